@@ -1,0 +1,101 @@
+/* corepool/pool.h: pools and their slices: open, close, look inside.
+ *
+ * Thread default of this header: control (any thread that is not a shard); exceptions are marked. */
+#ifndef COREPOOL_POOL_H
+#define COREPOOL_POOL_H
+
+#include <corepool/worker.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct corepool_pool_impl;
+
+/* A pool handle: a small value, to be copied freely. Once the pool is closed every use is COREPOOL_ECLOSED;
+ * it must not be used after corepool_runtime_destroy. The zero value is no pool: COREPOOL_EINVAL. */
+typedef struct corepool_pool {
+    struct corepool_pool_impl *impl;
+    uint32_t generation;
+    int32_t shard; /* COREPOOL_SHARD_LOCAL, or the one shard this handle is for */
+} corepool_pool_t;
+
+/* Dispatch to the shard of the CPU that the caller runs on. */
+#define COREPOOL_SHARD_LOCAL ((int32_t)-1)
+
+/* NimblePool's default size. */
+#define COREPOOL_SIZE_DEFAULT 10u
+/* Largest size of a pool: the shelf's index has 20 bits. */
+#define COREPOOL_SIZE_MAX 1000000u
+
+#define COREPOOL_POOL_LAZY 0x1u      /* open workers when requests want them; default: all at once */
+#define COREPOOL_POOL_PER_SHARD 0x2u /* `size` counts per shard; default: for the whole pool */
+#define COREPOOL_POOL_FIFO 0x4u      /* hand out the worker that was idle longest; default: the last one used */
+#define COREPOOL_POOL_MANAGED 0x8u   /* no shelf: every checkout and checkin goes through the shard's manager,
+                                      * as in NimblePool; made for comparison */
+
+/* Zero means the default in every field. */
+typedef struct corepool_pool_options {
+    const char *name;        /* for messages; default: the class's name; copied, cut at 31 bytes */
+    unsigned flags;          /* COREPOOL_POOL_…; default 0 */
+    unsigned max_opening;    /* workers of one slice that may be opening at once; default 8 */
+    int64_t backoff_min_ms;  /* wait after a first failed init; default 20 */
+    int64_t backoff_max_ms;  /* the wait doubles up to this; default 2000; jitter takes off up to half */
+} corepool_pool_options_t;
+
+/* Opens a pool of `size` workers (1 … COREPOOL_SIZE_MAX) of class `cls`, whose callbacks get `arg`; both
+ * must outlive the pool. The quotas of its slices always sum to `size` (times the shards with
+ * COREPOOL_POOL_PER_SHARD). A pool with fewer workers than shards has slices on that many shards, spread
+ * evenly, each serving its nearest CPUs. Blocks until every slice's pool_init has returned; workers open
+ * in the background. All or nothing. Returns COREPOOL_OK with *pool set; COREPOOL_EINVAL (the detail names
+ * the argument), COREPOOL_ENOMEM, pool_init's code, COREPOOL_ECLOSED (runtime stopping), COREPOOL_EDEADLK. */
+COREPOOL_PUBLIC int corepool_pool_open(corepool_runtime_t *runtime, const corepool_class_t *cls, void *arg,
+                                       unsigned size, const corepool_pool_options_t *options, corepool_pool_t *pool);
+
+/* Closes: no more checkouts; waiting requests end with COREPOOL_ECLOSED; idle workers are terminated, leased
+ * ones at their checkin; then pool_terminate. Blocks up to `timeout_ms`. COREPOOL_OK: all gone. COREPOOL_EBUSY:
+ * workers are left (the detail names leases still out); closing goes on and the call may be repeated to
+ * wait on. COREPOOL_ECLOSED: was gone already. COREPOOL_EINVAL, COREPOOL_EDEADLK. */
+COREPOOL_PUBLIC int corepool_pool_close(corepool_pool_t pool, int64_t timeout_ms);
+
+/* The same pool, for one shard only: whatever CPU the caller is on, that shard's slice is asked. With an unknown
+ * shard the result is the zero value. Thread: any. */
+COREPOOL_PUBLIC corepool_pool_t corepool_pool_at(corepool_pool_t pool, unsigned shard);
+
+/* One lease that is out. Strings are valid during the callback. */
+typedef struct corepool_lease_info {
+    const char *pool;
+    unsigned shard;
+    unsigned worker;   /* corepool_worker_number */
+    uint64_t checkout; /* the slot's how-many'th lease */
+    int64_t thread_id; /* kernel thread id of the holder, as in gettid() */
+    char thread_name[16];
+} corepool_lease_info_t;
+
+/* Calls fn for every lease that is out at this moment; fn must not call back into the library. Thread: any.
+ * Returns the number of leases, or a negative code. */
+COREPOOL_PUBLIC int corepool_pool_leases(corepool_pool_t pool, void (*fn)(const corepool_lease_info_t *, void *),
+                                         void *arg);
+
+/* Counts of a slice or a pool. The first group sums to `quota` when nothing is under way (law L1). */
+typedef struct corepool_stats {
+    uint64_t quota;
+    uint64_t vacant, opening, idle, leased, closing;
+    uint64_t waiting;
+    uint64_t checkouts;  /* shelf_hits + grants */
+    uint64_t shelf_hits; /* served without the manager */
+    uint64_t grants;     /* served by the manager after waiting */
+    uint64_t timeouts, cancels;
+    uint64_t opens, open_failures, terminated;
+    uint64_t wait_p50_us, wait_p99_us, wait_max_us; /* over all checkouts so far; a shelf hit waits 0 */
+} corepool_stats_t;
+
+/* Fills *stats for the handle's shard, or summed over the pool for COREPOOL_SHARD_LOCAL (the wait quantiles are
+ * then those of all slices together). Thread: any; does not block and stops nobody, so the counts of a busy
+ * pool are of nearly the same moment. COREPOOL_OK, COREPOOL_EINVAL, COREPOOL_ECLOSED. */
+COREPOOL_PUBLIC int corepool_pool_stats(corepool_pool_t pool, corepool_stats_t *stats);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

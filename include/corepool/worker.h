@@ -1,0 +1,113 @@
+/* corepool/worker.h: worker classes: how a resource is opened, validated and terminated.
+ *
+ * Thread default of this header: shard, that is the thread of the slice that the worker belongs to;
+ * exceptions are marked. The words are NimblePool's: init_pool, init_worker, handle_checkout,
+ * handle_checkin, terminate_worker, terminate_pool. */
+#ifndef COREPOOL_WORKER_H
+#define COREPOOL_WORKER_H
+
+#include <corepool/runtime.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* One slot as its class sees it; the same address for every worker that the slot holds in turn. */
+typedef struct corepool_worker corepool_worker_t;
+
+/* Why a worker or a slice of a pool ends. */
+#define COREPOOL_REASON_TABLE(X)                                          \
+    X(NONE, "none")                                                       \
+    X(STOP, "the pool was closed")                                        \
+    X(DOWN, "the client's thread ended with the lease")                   \
+    X(FAILED, "the client gave up on the worker")                         \
+    X(REMOVED, "removed by the client")                                   \
+    X(CHECKOUT, "removed by the checkout callback")                       \
+    X(CHECKIN, "removed by the checkin callback")                         \
+    X(EVICTED, "evicted by its class")                                    \
+    X(HANGUP, "the peer hung up")
+typedef enum corepool_reason {
+#define COREPOOL_REASON_ENUM(name, text) COREPOOL_REASON_##name,
+    COREPOOL_REASON_TABLE(COREPOOL_REASON_ENUM)
+#undef COREPOOL_REASON_ENUM
+} corepool_reason_t;
+
+/* The text of a reason. Static storage. Thread: any. */
+COREPOOL_PUBLIC const char *corepool_reason_text(corepool_reason_t reason);
+
+/* init and terminate run on libuv's thread pool instead of the shard, so they may block. The worker
+ * functions below marked *shard* must not be called from there. */
+#define COREPOOL_CLASS_BLOCKING 0x1u
+
+/* A worker class. Static data of the program or library that offers it: must outlive every pool of it.
+ * All callbacks but init are optional. None may block, unless COREPOOL_CLASS_BLOCKING says so for init and
+ * terminate. */
+typedef struct corepool_class {
+    const char *name;   /* for messages; required */
+    unsigned flags;     /* COREPOOL_CLASS_…; default 0 */
+
+    /* Once per slice when the pool opens, before any worker: sets *pool_state (default: the pool's class
+     * argument). Negative: the pool does not open; corepool_pool_open returns that code. */
+    int (*pool_init)(void *arg, corepool_shard_t *shard, void **pool_state);
+    /* Last, after every worker's terminate; runs once for each pool_init that succeeded. */
+    void (*pool_terminate)(void *pool_state, corepool_reason_t reason);
+
+    /* Opens a worker. COREPOOL_OK with *resource set; COREPOOL_PENDING, and later exactly one of
+     * corepool_worker_ready or corepool_worker_failed; or a negative code, best after
+     * corepool_worker_explain. A failure is retried with back-off. */
+    int (*init)(corepool_worker_t *worker, void *pool_state, void **resource);
+    /* The pool closes while init is pending: bring it to its end soon (corepool_worker_failed with
+     * COREPOOL_ECANCELED, or ready after all). Without it, closing waits for init to end by itself. */
+    void (*init_cancel)(corepool_worker_t *worker, void *pool_state);
+
+    /* At each checkout, before the caller has it. Thread: the caller's. *client: what the caller gets as
+     * lease->resource; preset to the resource. COREPOOL_OK; COREPOOL_REMOVE (terminated with reason
+     * CHECKOUT, the same request tries the next); COREPOOL_SKIP (the caller gets COREPOOL_ESKIPPED). Any
+     * other value counts as COREPOOL_REMOVE. */
+    int (*checkout)(void *resource, void *command, void **client);
+    /* At each corepool_checkin, with lease->resource as the client left it. Thread: the caller's. COREPOOL_OK or
+     * COREPOOL_REMOVE (reason CHECKIN; any other value counts as that). */
+    int (*checkin)(void *resource, void *client);
+
+    /* Ends a worker that was initialised: exactly once. COREPOOL_OK; or COREPOOL_PENDING, and later exactly
+     * one corepool_worker_gone. */
+    int (*terminate)(corepool_worker_t *worker, void *pool_state, void *resource, corepool_reason_t reason);
+} corepool_class_t;
+
+/* Ends a pending init with success. Its slot is idle, or granted, at once. */
+COREPOOL_PUBLIC void corepool_worker_ready(corepool_worker_t *worker, void *resource);
+
+/* Ends a pending init with failure `code` (negative); call corepool_worker_explain first. */
+COREPOOL_PUBLIC void corepool_worker_failed(corepool_worker_t *worker, int code);
+
+/* Ends a pending terminate. The worker must not be used afterwards. */
+COREPOOL_PUBLIC void corepool_worker_gone(corepool_worker_t *worker);
+
+/* Says in words why init is about to fail; a caller that times out is told. printf-like, cut at 127 bytes.
+ * Thread: shard, or the thread that runs a COREPOOL_CLASS_BLOCKING init. */
+COREPOOL_PUBLIC void corepool_worker_explain(corepool_worker_t *worker, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+/* This initialised worker has gone bad: it is terminated (with reason `reason`: HANGUP or EVICTED) at once if
+ * it is idle, at its checkin if it is leased. May be called more than once; after terminate has begun it
+ * does nothing. */
+COREPOOL_PUBLIC void corepool_worker_evict(corepool_worker_t *worker, corepool_reason_t reason);
+
+/* Whether a client holds it at this moment. */
+COREPOOL_PUBLIC bool corepool_worker_is_leased(const corepool_worker_t *worker);
+
+/* The shard it lives on, and that shard's loop. Thread: any. */
+COREPOOL_PUBLIC corepool_shard_t *corepool_worker_shard(const corepool_worker_t *worker);
+COREPOOL_PUBLIC uv_loop_t *corepool_worker_loop(const corepool_worker_t *worker);
+
+/* Number of the slot within its pool and shard, from 0; stable. Thread: any. */
+COREPOOL_PUBLIC unsigned corepool_worker_number(const corepool_worker_t *worker);
+
+/* A place of the class's own while init is pending (before there is a resource). Initially NULL for every init. */
+COREPOOL_PUBLIC void corepool_worker_set_context(corepool_worker_t *worker, void *context);
+COREPOOL_PUBLIC void *corepool_worker_context(const corepool_worker_t *worker);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
