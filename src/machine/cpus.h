@@ -1,0 +1,24 @@
+/* machine/cpus.h: CPU lists and the CPUs that this process may use. Thread: any. */
+#ifndef CP_MACHINE_CPUS_H
+#define CP_MACHINE_CPUS_H
+
+#include <stdbool.h>
+
+#include <hwloc.h>
+
+/* The kernel's own largest NR_CPUS on x86: a plan for more is a slip of the keyboard, and would take hwloc
+ * all memory before it noticed. */
+#define CP_CPUS_MAX 8192u
+
+/* Reads digits at *at and moves it past them; stops growing above CP_CPUS_MAX. False when there is no digit. */
+bool cp_cpus_read_number(const char **at, unsigned *number);
+
+/* One more than the highest CPU number that the machine (when not `real`: the description) will ever use. */
+unsigned cp_cpus_possible(hwloc_topology_t map, bool real);
+
+/* Sets `wanted` to the CPUs that shards are to stand for: those of `list` ("0-3,8"), or with NULL all that this
+ * process may use. COREPOOL_OK, COREPOOL_EINVAL (detail: which CPU and why), COREPOOL_ESYSTEM (there is none),
+ * COREPOOL_ENOMEM. */
+int cp_cpus_choose(hwloc_topology_t map, bool real, unsigned possible, const char *list, hwloc_bitmap_t wanted);
+
+#endif
