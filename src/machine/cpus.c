@@ -24,9 +24,10 @@ bool cp_cpus_read_number(const char **at, unsigned *number)
 /* Reads "0-3,8" into `set`; each number must be below `limit`. */
 static int parse_list(const char *text, unsigned limit, hwloc_bitmap_t set)
 {
-    const char *at = text;
+    const char *at = text, *item;
     for (;; at++) {
         unsigned first, last;
+        item = at;
         if (!cp_cpus_read_number(&at, &first))
             break;
         last = first;
@@ -42,7 +43,7 @@ static int parse_list(const char *text, unsigned limit, hwloc_bitmap_t set)
         if (*at != ',')
             break;
     }
-    return cp_fail(COREPOOL_EINVAL, "cpus: \"%s\": not a CPU list such as \"0-3,8\" (at \"%s\")", text, at);
+    return cp_fail(COREPOOL_EINVAL, "cpus: \"%s\": not a CPU list such as \"0-3,8\" (at \"%s\")", text, item);
 }
 
 /* One more than the highest CPU number that the kernel will ever use; 0 when it does not say. */

@@ -1,8 +1,8 @@
 /* machine/topology.c: where the shards sit, read once from hwloc.
  *
- * Opening goes in steps: load the whole machine (also CPUs that this process may not use now: a caller's affinity
- * may be wider, or become so), take the CPUs that are wanted, make a seat per shard, and map every possible CPU
- * number to its nearest seat. Afterwards nothing changes: all queries are table look-ups.
+ * Opening goes in steps: load the whole machine (also CPUs that this process may not use now: a caller's
+ * affinity may be wider, or become so), take the CPUs that are wanted, make a seat per shard, and map every
+ * possible CPU number to its nearest seat. Afterwards nothing changes: all queries are table look-ups.
  *
  * Two things are settled here for everybody: shards are numbered in hwloc's logical order, so that neighbours
  * in number are neighbours in the machine; and a NUMA node counts as nearness only where it is a part of a
