@@ -1,0 +1,15 @@
+/* base/assert.h: checks of what the library itself promises; gone in release builds (NDEBUG). Bad input of a
+ * caller is never asserted, it is an error code. */
+#ifndef CP_BASE_ASSERT_H
+#define CP_BASE_ASSERT_H
+
+#include <assert.h>
+
+#define cp_assert(condition) assert(condition)
+#define cp_likely(condition) __builtin_expect(!!(condition), 1)
+#define cp_unlikely(condition) __builtin_expect(!!(condition), 0)
+
+#define CP_CACHE_LINE 64
+#define cp_line_aligned __attribute__((aligned(CP_CACHE_LINE)))
+
+#endif

@@ -1,0 +1,293 @@
+/* core/core.c: the slice's state machine. See core.h for the contract and the law.
+ *
+ * Nothing is decided when an input arrives: inputs only move slots and requests between lists, and cp_core_next
+ * reads the lists, in an order that is the policy: end what must end, serve who waits, then keep in stock, then
+ * open. So every decision is made in one place, on the state as it is then. */
+#include "core/core.h"
+
+#include "base/assert.h"
+#include "base/clock.h"
+
+/* Doubling stops here; 2^20 times any back-off is beyond every limit. */
+#define BACKOFF_DOUBLINGS 20
+
+/* One writer, readers at any time: no order needed. */
+#define ADD(counter, n) \
+    atomic_store_explicit(&(counter), atomic_load_explicit(&(counter), memory_order_relaxed) + (n), memory_order_relaxed)
+#define GET(counter) atomic_load_explicit(&(counter), memory_order_relaxed)
+
+void cp_core_init(struct cp_core *core, const struct cp_core_options *options, cp_slot *slots)
+{
+    *core = (struct cp_core){.options = *options, .random = options->seed | 1, .open_not_before = INT64_MIN};
+    cp_list_init(&core->vacant_slots);
+    cp_list_init(&core->idle_slots);
+    cp_list_init(&core->doomed_slots);
+    cp_list_init(&core->requests);
+    ADD(core->vacant, options->quota);
+    for (uint32_t i = 0; i < options->quota; i++) {
+        slots[i].phase = CP_VACANT;
+        cp_list_init(&slots[i].link);
+        cp_list_push_back(&core->vacant_slots, &slots[i].link);
+    }
+}
+
+void cp_core_request(struct cp_core *core, struct cp_request *request)
+{
+    cp_list_init(&request->link);
+    if (request->again)
+        cp_list_push_front(&core->requests, &request->link);
+    else
+        cp_list_push_back(&core->requests, &request->link);
+    ADD(core->waiting, 1);
+}
+
+static void dequeue(struct cp_core *core, struct cp_request *request)
+{
+    cp_list_unlink(&request->link);
+    ADD(core->waiting, -1u);
+}
+
+void cp_core_give_up(struct cp_core *core, struct cp_request *request)
+{
+    if (cp_list_is_empty(&request->link))
+        core->owed--;
+    else
+        dequeue(core, request);
+    if (GET(request->outcome) == CP_TIMED_OUT)
+        ADD(core->timeouts, 1);
+    else
+        ADD(core->cancels, 1);
+}
+
+void cp_core_idle(struct cp_core *core, cp_slot *slot)
+{
+    cp_assert(slot->phase == CP_LIVE && cp_list_is_empty(&slot->link));
+    cp_list_push_front(&core->idle_slots, &slot->link);
+    core->idle++;
+}
+
+static void remove_idle(struct cp_core *core, cp_slot *slot)
+{
+    cp_list_unlink(&slot->link);
+    core->idle--;
+}
+
+void cp_core_doom(struct cp_core *core, cp_slot *slot, uint8_t reason)
+{
+    cp_assert(slot->phase == CP_LIVE && cp_list_is_empty(&slot->link));
+    slot->doom = reason;
+    cp_list_push_back(&core->doomed_slots, &slot->link);
+    core->doomed++;
+}
+
+void cp_core_doom_idle(struct cp_core *core, cp_slot *slot, uint8_t reason)
+{
+    remove_idle(core, slot);
+    cp_core_doom(core, slot, reason);
+}
+
+void cp_core_undecided(struct cp_core *core)
+{
+    core->owed++;
+}
+
+void cp_core_granted(struct cp_core *core, int64_t waited_ns)
+{
+    ADD(core->grants, 1);
+    cp_histogram_add(&core->waits, waited_ns < 0 ? 0 : (uint64_t)waited_ns / 1000);
+}
+
+void cp_core_not_listening(struct cp_core *core)
+{
+    core->listening = false;
+}
+
+void cp_core_opened(struct cp_core *core, cp_slot *slot)
+{
+    cp_assert(slot->phase == CP_OPENING);
+    slot->phase = CP_LIVE;
+    ADD(core->opening, -1u);
+    ADD(core->live, 1);
+    core->failures = 0;
+    core->open_not_before = INT64_MIN;
+    cp_core_idle(core, slot);
+}
+
+static void vacate(struct cp_core *core, cp_slot *slot)
+{
+    slot->phase = CP_VACANT;
+    cp_list_push_front(&core->vacant_slots, &slot->link);
+    ADD(core->vacant, 1);
+}
+
+/* xorshift64*: enough for jitter, and the same on every run from the same seed. */
+static uint64_t draw(struct cp_core *core)
+{
+    core->random ^= core->random >> 12;
+    core->random ^= core->random << 25;
+    core->random ^= core->random >> 27;
+    return core->random * UINT64_C(0x2545F4914F6CDD1D);
+}
+
+/* Half the doubled wait is certain, the other half is drawn, so that slices which failed together do not come back
+ * together. */
+static int64_t backoff(struct cp_core *core)
+{
+    uint32_t doublings = core->failures - 1 < BACKOFF_DOUBLINGS ? core->failures - 1 : BACKOFF_DOUBLINGS;
+    int64_t most = core->options.backoff_max_ns;
+    int64_t wait = core->options.backoff_min_ns < most >> doublings ? core->options.backoff_min_ns << doublings : most;
+    return wait - (int64_t)(draw(core) % (uint64_t)(wait / 2 + 1));
+}
+
+void cp_core_open_failed(struct cp_core *core, cp_slot *slot, int64_t now_ns)
+{
+    cp_assert(slot->phase == CP_OPENING);
+    ADD(core->opening, -1u);
+    ADD(core->open_failures, 1);
+    vacate(core, slot);
+    core->failures++;
+    core->open_not_before = now_ns + backoff(core);
+}
+
+void cp_core_gone(struct cp_core *core, cp_slot *slot)
+{
+    cp_assert(slot->phase == CP_CLOSING);
+    ADD(core->closing, -1u);
+    ADD(core->terminated, 1);
+    vacate(core, slot);
+}
+
+void cp_core_close(struct cp_core *core, uint8_t reason)
+{
+    if (core->closed)
+        return;
+    core->closed = true;
+    core->close_reason = reason;
+}
+
+/* How many more workers are to be opened now. After a failure one at a time tries, until one succeeds. */
+static uint32_t wanted(const struct cp_core *core)
+{
+    uint32_t vacant = GET(core->vacant), opening = GET(core->opening), waiting = GET(core->waiting);
+    uint32_t want = !core->options.lazy ? vacant : waiting > opening ? waiting - opening : 0;
+    uint32_t at_once = core->failures ? 1 : core->options.max_opening;
+    uint32_t room = at_once > opening ? at_once - opening : 0;
+    if (core->closed)
+        return 0;
+    want = want < vacant ? want : vacant;
+    return want < room ? want : room;
+}
+
+static cp_slot *first_slot(struct cp_list *list)
+{
+    return cp_container(list->next, cp_slot, link);
+}
+
+static void terminate_next(struct cp_core *core, struct cp_action *action)
+{
+    cp_slot *slot = first_slot(&core->doomed_slots);
+    cp_list_unlink(&slot->link);
+    core->doomed--;
+    slot->phase = CP_CLOSING;
+    ADD(core->live, -1u);
+    ADD(core->closing, 1);
+    *action = (struct cp_action){.what = CP_DO_TERMINATE, .slot = slot, .reason = slot->doom};
+}
+
+static void serve_next(struct cp_core *core, enum cp_do what, struct cp_action *action)
+{
+    struct cp_request *request = cp_container(core->requests.next, struct cp_request, link);
+    dequeue(core, request);
+    *action = (struct cp_action){.what = what, .request = request};
+    if (what == CP_DO_GRANT) {
+        action->slot = first_slot(&core->idle_slots);
+        remove_idle(core, action->slot);
+    }
+}
+
+static void open_next(struct cp_core *core, struct cp_action *action)
+{
+    cp_slot *slot = first_slot(&core->vacant_slots);
+    cp_list_unlink(&slot->link);
+    slot->phase = CP_OPENING;
+    ADD(core->vacant, -1u);
+    ADD(core->opening, 1);
+    ADD(core->opens, 1);
+    *action = (struct cp_action){.what = CP_DO_OPEN, .slot = slot};
+}
+
+/* The oldest of the idle goes to the shelf first, so that the newest ends on top. */
+static void shelve_next(struct cp_core *core, struct cp_action *action)
+{
+    cp_slot *slot = cp_container(core->idle_slots.prev, cp_slot, link);
+    remove_idle(core, slot);
+    *action = (struct cp_action){.what = CP_DO_SHELVE, .slot = slot};
+}
+
+static bool next_while_closed(struct cp_core *core, struct cp_action *action)
+{
+    while (core->idle) {
+        cp_core_doom_idle(core, first_slot(&core->idle_slots), core->close_reason);
+    }
+    if (!cp_list_is_empty(&core->requests))
+        return serve_next(core, CP_DO_REFUSE, action), true;
+    if (core->doomed)
+        return terminate_next(core, action), true;
+    if (!core->done && !core->owed && GET(core->vacant) == core->options.quota) {
+        core->done = true;
+        *action = (struct cp_action){.what = CP_DO_FINISH};
+        return true;
+    }
+    return false;
+}
+
+void cp_core_next(struct cp_core *core, int64_t now_ns, struct cp_action *action)
+{
+    bool requests = !cp_list_is_empty(&core->requests);
+    *action = (struct cp_action){.what = CP_DO_NOTHING};
+    if (core->closed) {
+        next_while_closed(core, action);
+    } else if (core->doomed) {
+        terminate_next(core, action);
+    } else if (requests && core->idle) {
+        serve_next(core, CP_DO_GRANT, action);
+    } else if (requests && !core->listening) {
+        core->listening = true;
+        action->what = CP_DO_LISTEN;
+    } else if (!requests && core->listening && !core->options.managed) {
+        core->listening = false;
+        action->what = CP_DO_UNLISTEN;
+    } else if (core->idle && !requests && !core->options.managed) {
+        shelve_next(core, action);
+    } else if (wanted(core) && now_ns >= core->open_not_before) {
+        open_next(core, action);
+    }
+}
+
+int64_t cp_core_wake_at(const struct cp_core *core, int64_t now_ns)
+{
+    return wanted(core) && core->open_not_before > now_ns ? core->open_not_before : CP_NEVER;
+}
+
+static uint32_t length(const struct cp_list *list)
+{
+    uint32_t n = 0;
+    for (const struct cp_list *at = list->next; at != list; at = at->next)
+        n++;
+    return n;
+}
+
+const char *cp_core_check(const struct cp_core *core)
+{
+    if (GET(core->vacant) + GET(core->opening) + GET(core->live) + GET(core->closing) != core->options.quota)
+        return "L1: vacant + opening + live + closing is not the quota";
+    if (length(&core->vacant_slots) != GET(core->vacant))
+        return "L1: the list of vacant slots does not match its count";
+    if (length(&core->idle_slots) != core->idle || length(&core->doomed_slots) != core->doomed)
+        return "L1: the list of idle or doomed slots does not match its count";
+    if (length(&core->requests) != GET(core->waiting))
+        return "L5: the queue does not match its count";
+    if (core->idle && GET(core->waiting) && !core->closed)
+        return "L3: a request waits beside an idle worker";
+    return NULL;
+}

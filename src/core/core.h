@@ -1,0 +1,110 @@
+/* core/core.h: the state machine of one slice: what happens next to its slots and requests.
+ *
+ * Pure: no libuv, no clock, no lock, no shelf. The manager tells it what happened (the inputs below) and asks
+ * what to do (cp_core_next), until there is nothing to do; it then carries out each action and reports the
+ * result as the next input. Time comes in as an argument. One thread at a time, the slice's manager; a
+ * simulation may be that manager.
+ *
+ * L1, conservation:  vacant + opening + live + closing == quota,
+ *                    live == idle here + doomed here + out (shelved, leased, on the returned list)
+ * Slots reach the core at init and never leave it; `out` slots are not in any of its lists. */
+#ifndef CP_CORE_CORE_H
+#define CP_CORE_CORE_H
+
+#include "core/histogram.h"
+#include "core/request.h"
+
+struct cp_core_options {
+    uint32_t quota;
+    bool lazy;           /* open only what requests want */
+    bool managed;        /* never shelve */
+    uint32_t max_opening;
+    int64_t backoff_min_ns, backoff_max_ns;
+    uint64_t seed;       /* of the back-off's jitter */
+};
+
+struct cp_core {
+    struct cp_core_options options;
+    /* Counts: written by the manager, read by statistics at any time. */
+    _Atomic uint32_t vacant, opening, live, closing;
+    _Atomic uint32_t waiting;
+    _Atomic uint64_t grants, timeouts, cancels, opens, open_failures, terminated;
+    struct cp_histogram waits;
+    /* The manager's. */
+    struct cp_list vacant_slots, idle_slots, doomed_slots;
+    struct cp_list requests;
+    uint32_t idle, doomed;
+    uint32_t owed;       /* given-up requests that were found in the queue before their notice came */
+    bool listening;      /* the shelf says `waiting` */
+    bool closed;
+    bool done;           /* CP_DO_FINISH was returned */
+    uint8_t close_reason;
+    uint32_t failures;   /* failed opens in a row */
+    int64_t open_not_before;
+    uint64_t random;
+};
+
+enum cp_do {
+    CP_DO_NOTHING,   /* until the next input, or cp_core_wake_at */
+    CP_DO_GRANT,     /* slot to request; if it was given up: cp_core_undecided and cp_core_idle */
+    CP_DO_REFUSE,    /* request ends as closed; if it was given up: cp_core_undecided */
+    CP_DO_SHELVE,    /* slot onto the shelf; if that is not possible: cp_core_idle again */
+    CP_DO_LISTEN,    /* set the shelf's `waiting`, or bring what is on it: cp_core_idle and cp_core_not_listening */
+    CP_DO_UNLISTEN,  /* clear it */
+    CP_DO_OPEN,      /* init slot's worker; later cp_core_opened or cp_core_open_failed */
+    CP_DO_TERMINATE, /* end slot's worker for `reason`; later cp_core_gone */
+    CP_DO_FINISH,    /* closed and every slot is vacant; returned once */
+};
+
+struct cp_action {
+    enum cp_do what;
+    cp_slot *slot;
+    struct cp_request *request;
+    uint8_t reason; /* corepool_reason_t */
+};
+
+/* slots: `options->quota` of them, all VACANT. */
+void cp_core_init(struct cp_core *core, const struct cp_core_options *options, cp_slot *slots);
+
+/* A request arrives: at the end of the queue, or at its front with `again`. After close it will be refused. */
+void cp_core_request(struct cp_core *core, struct cp_request *request);
+
+/* Its caller gave up (outcome TIMED_OUT or CANCELLED). O(1). The core does not know it afterwards. */
+void cp_core_give_up(struct cp_core *core, struct cp_request *request);
+
+/* A LIVE slot is in the manager's hands and usable: back from the shelf, or from a client. */
+void cp_core_idle(struct cp_core *core, cp_slot *slot);
+
+/* A LIVE slot is in the manager's hands and to be terminated. */
+void cp_core_doom(struct cp_core *core, cp_slot *slot, uint8_t reason);
+
+/* The idle slot is no longer to be used. */
+void cp_core_doom_idle(struct cp_core *core, cp_slot *slot, uint8_t reason);
+
+/* After CP_DO_GRANT or CP_DO_REFUSE: the request had been given up; its notice (cp_core_give_up) is still to come and
+ * CP_DO_FINISH waits for it. The slot of a grant is to be brought back by cp_core_idle. */
+void cp_core_undecided(struct cp_core *core);
+
+/* After CP_DO_GRANT: it happened; the request had waited `waited_ns`. */
+void cp_core_granted(struct cp_core *core, int64_t waited_ns);
+
+/* After CP_DO_LISTEN: `waiting` could not be set because the shelf was not empty. */
+void cp_core_not_listening(struct cp_core *core);
+
+void cp_core_opened(struct cp_core *core, cp_slot *slot);
+void cp_core_open_failed(struct cp_core *core, cp_slot *slot, int64_t now_ns);
+void cp_core_gone(struct cp_core *core, cp_slot *slot);
+
+/* No more requests; everything that is idle now or later is terminated for `reason`. Idempotent. */
+void cp_core_close(struct cp_core *core, uint8_t reason);
+
+/* What to do next; *action is filled in. */
+void cp_core_next(struct cp_core *core, int64_t now_ns, struct cp_action *action);
+
+/* When cp_core_next is to be asked again though nothing happened; CP_NEVER: not. */
+int64_t cp_core_wake_at(const struct cp_core *core, int64_t now_ns);
+
+/* Checks the sums above; NULL when they hold, else which is broken. */
+const char *cp_core_check(const struct cp_core *core);
+
+#endif

@@ -1,0 +1,68 @@
+/* core/request.h: a checkout that has to wait.
+ *
+ * One word decides its outcome (L5): whoever moves it from PENDING to another value has decided. The manager grants
+ * or closes; the caller gives up. A caller that loses the race takes what the manager decided.
+ *
+ * Life of the memory: the caller's side owns the request. While the manager may still look at it (posted and neither
+ * granted nor closed, or given up and not yet acknowledged) `life` is LENT. The manager hands it back by
+ * cp_request_release after a given-up request is unlinked; if the owner is gone by then, the manager frees it. */
+#ifndef CP_CORE_REQUEST_H
+#define CP_CORE_REQUEST_H
+
+#include <stdint.h>
+
+#include "core/slot.h"
+#include "machine/mailbox.h"
+
+enum cp_outcome {
+    CP_PENDING,
+    CP_GRANTED,
+    CP_CLOSED,
+    CP_TIMED_OUT,
+    CP_CANCELLED,
+};
+
+enum cp_life { CP_LIFE_FREE, CP_LIFE_LENT, CP_LIFE_ORPHAN };
+
+struct cp_request {
+    _Atomic uint32_t outcome;   /* enum cp_outcome; a blocking caller sleeps on it */
+    _Atomic uint32_t life;      /* enum cp_life */
+    struct cp_message posted;   /* caller → manager: here I am */
+    struct cp_message given_up; /* caller → manager: forget me */
+    /* Set by the caller before posting. */
+    struct cp_slice *slice;
+    struct cp_thread *thread;
+    int64_t posted_at;          /* when its waiting began, monotonic ns */
+    bool again;                 /* it had a worker that its checkout callback refused: keeps its place */
+    /* How a caller that does not sleep on `outcome` is told; NULL: it sleeps. Runs on the manager's thread. */
+    void (*notify)(struct cp_request *request);
+    void (*free)(struct cp_request *request);
+    /* The manager's. */
+    struct cp_list link;        /* in the slice's queue while it waits */
+    cp_slot *slot;              /* valid once GRANTED, with its generation */
+    uint64_t generation;
+};
+
+/* True when `outcome` is now the request's. Sequentially consistent on both sides: the loser must see the
+ * winner's slot. */
+static inline bool cp_request_decide(struct cp_request *request, enum cp_outcome outcome)
+{
+    uint32_t pending = CP_PENDING;
+    return atomic_compare_exchange_strong(&request->outcome, &pending, outcome);
+}
+
+/* Manager's side: done with a given-up request. */
+static inline void cp_request_release(struct cp_request *request)
+{
+    if (atomic_exchange(&request->life, CP_LIFE_FREE) == CP_LIFE_ORPHAN)
+        request->free(request);
+}
+
+/* Owner's side: done with it, now or when the manager is. */
+static inline void cp_request_disown(struct cp_request *request)
+{
+    if (atomic_exchange(&request->life, CP_LIFE_ORPHAN) == CP_LIFE_FREE)
+        request->free(request);
+}
+
+#endif

@@ -1,0 +1,67 @@
+/* core/slot.h: a slot, the place that holds a worker, and its returned list.
+ *
+ * States, by stamp (who holds it) and phase (what the manager knows of it):
+ *
+ *   phase     stamp                       held by
+ *   VACANT    MANAGER                     the shard, no worker in it
+ *   OPENING   MANAGER                     the shard, init under way
+ *   LIVE      MANAGER                     the shard, about to be granted, shelved or terminated
+ *   LIVE      SHELVED+thread              the shelf
+ *   LIVE      LEASED                      a client
+ *   LIVE      RETURNED or REMOVED         the returned list
+ *   CLOSING   MANAGER                     the shard, terminate under way
+ *
+ * Slots live in their slice's block, which stays a slice of the same shape until the runtime is destroyed: a stale
+ * lease may always look at the stamp, and generations go on counting when the block is used again. */
+#ifndef CP_CORE_SLOT_H
+#define CP_CORE_SLOT_H
+
+#include "base/list.h"
+#include "machine/shelf.h"
+
+struct cp_slice;
+struct cp_thread;
+
+enum cp_phase { CP_VACANT, CP_OPENING, CP_LIVE, CP_CLOSING };
+
+/* Public name corepool_worker_t: a slot is what a worker class gets to see. */
+struct corepool_worker {
+    /* Written by whoever swaps the stamp. */
+    struct cp_item item;
+    _Atomic uint32_t listed;               /* on the returned list: its link is in use */
+    _Atomic(struct cp_thread *) holder;    /* valid while LEASED: who took it */
+    _Atomic(void *) resource;              /* the worker; written while the shard holds the slot */
+    struct cp_slice *slice;                /* fixed */
+    _Atomic(struct corepool_worker *) returned_next;
+    _Atomic uint32_t reason;               /* with stamp REMOVED: corepool_reason_t */
+    uint32_t number;                       /* fixed: index in its slice */
+    /* The manager's. */
+    struct cp_list link;                   /* in one of the core's lists, by phase */
+    void *context;                         /* the class's, while opening */
+    uint8_t phase;                         /* enum cp_phase */
+    uint8_t doom;                          /* corepool_reason_t that item.doomed stands for */
+} cp_line_aligned;
+
+typedef struct corepool_worker cp_slot;
+
+_Static_assert(sizeof(cp_slot) <= 192, "a slot is at most three cache lines");
+_Static_assert(offsetof(cp_slot, item) == 0, "an item is a slot's head");
+
+static inline cp_slot *cp_slot_of(struct cp_item *item)
+{
+    return cp_container(item, cp_slot, item);
+}
+
+static inline uint64_t cp_slot_stamp(const cp_slot *slot)
+{
+    return atomic_load_explicit(&slot->item.stamp, memory_order_relaxed);
+}
+
+/* The new owner writes the stamp; nobody else does at that moment (L2). Release: who finds the slot LEASED by this
+ * stamp also finds its holder. */
+static inline void cp_slot_set_stamp(cp_slot *slot, uint64_t generation, uint32_t tag)
+{
+    atomic_store_explicit(&slot->item.stamp, cp_stamp(generation, tag), memory_order_release);
+}
+
+#endif

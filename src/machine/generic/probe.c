@@ -1,0 +1,9 @@
+/* machine/generic/probe.c: no restartable sequences of ours for this architecture. */
+#include "machine/probe.h"
+
+bool cp_probe_rseq(const char **reason)
+{
+    if (reason)
+        *reason = "no restartable sequences for this architecture";
+    return false;
+}

@@ -1,0 +1,40 @@
+/* machine/generic/rseq_ops.h: for architectures without our restartable sequences: every shelf is portable.
+ * Included by machine/shelf.h only. */
+#include <sched.h>
+
+#define CP_HAVE_RSEQ 0
+
+static inline uint32_t cp_rseq_cpu(void)
+{
+    int cpu = sched_getcpu();
+    return cpu < 0 ? 0 : (uint32_t)cpu;
+}
+
+static inline uint32_t cp_rseq_cpu_registered(void)
+{
+    return UINT32_MAX;
+}
+
+static inline enum cp_shelf_outcome cp_rseq_take_newest(struct cp_shelf *shelf, struct cp_item **item)
+{
+    (void)shelf, (void)item;
+    return CP_SHELF_SWITCH;
+}
+
+static inline enum cp_shelf_outcome cp_rseq_take_oldest(struct cp_shelf *shelf, struct cp_item **item)
+{
+    return cp_rseq_take_newest(shelf, item);
+}
+
+static inline enum cp_shelf_outcome cp_rseq_give(struct cp_shelf *shelf, struct cp_item *item, uint64_t expected,
+                                                 uint64_t shelved)
+{
+    (void)shelf, (void)item, (void)expected, (void)shelved;
+    return CP_SHELF_SWITCH;
+}
+
+static inline enum cp_shelf_outcome cp_rseq_await(struct cp_shelf *shelf)
+{
+    (void)shelf;
+    return CP_SHELF_SWITCH;
+}

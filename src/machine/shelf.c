@@ -1,0 +1,149 @@
+/* machine/shelf.c: the portable shelf, and what both kinds share: init, changes of flags, probing.
+ *
+ * Portable: the contract of shelf.h under a lock, from any CPU. The lock's critical sections are a few loads and
+ * stores; a sleeping lock, so that a preempted holder costs a switch and not a time slice. */
+#include "machine/shelf.h"
+
+#include <linux/membarrier.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+_Atomic uint64_t cp_shelf_aborts;
+
+void cp_shelf_init(struct cp_shelf *shelf, _Atomic(struct cp_item *) *ring, uint32_t capacity, uint32_t cpu,
+                   bool portable)
+{
+    cp_assert(capacity && !(capacity & (capacity - 1)));
+    atomic_store_explicit(&shelf->head, 0, memory_order_relaxed);
+    atomic_store_explicit(&shelf->tail, 0, memory_order_relaxed);
+    atomic_store_explicit(&shelf->flags, portable ? CP_SHELF_PORTABLE : 0, memory_order_relaxed);
+    shelf->cpu = cpu;
+    shelf->ring = ring;
+    shelf->mask = capacity - 1;
+}
+
+/* Under the lock: why an operation cannot go on, or DONE. */
+static enum cp_shelf_outcome check_locked(const struct cp_shelf *shelf)
+{
+    uint32_t flags = atomic_load_explicit(&shelf->flags, memory_order_relaxed);
+    if (!(flags & CP_SHELF_PORTABLE))
+        return CP_SHELF_SWITCH;
+    return flags & CP_SHELF_CLOSED ? CP_SHELF_CLOSED_NOW : CP_SHELF_DONE;
+}
+
+static enum cp_shelf_outcome take_locked(struct cp_shelf *shelf, enum cp_shelf_end end, struct cp_item **item)
+{
+    enum cp_shelf_outcome outcome = check_locked(shelf);
+    if (outcome != CP_SHELF_DONE)
+        return outcome;
+    uint32_t head = atomic_load_explicit(&shelf->head, memory_order_relaxed);
+    uint32_t tail = atomic_load_explicit(&shelf->tail, memory_order_relaxed);
+    if (head == tail)
+        return CP_SHELF_EMPTY;
+    uint32_t at = end == CP_NEWEST ? head - 1 : tail;
+    *item = atomic_load_explicit(&shelf->ring[at & shelf->mask], memory_order_relaxed);
+    if (end == CP_NEWEST)
+        atomic_store_explicit(&shelf->head, head - 1, memory_order_relaxed);
+    else
+        atomic_store_explicit(&shelf->tail, tail + 1, memory_order_relaxed);
+    return CP_SHELF_DONE;
+}
+
+enum cp_shelf_outcome cp_shelf_portable_take(struct cp_shelf *shelf, enum cp_shelf_end end, struct cp_item **item)
+{
+    cp_lock_take(&shelf->lock);
+    enum cp_shelf_outcome outcome = take_locked(shelf, end, item);
+    cp_lock_free(&shelf->lock);
+    return outcome;
+}
+
+static enum cp_shelf_outcome give_locked(struct cp_shelf *shelf, struct cp_item *item, uint64_t expected,
+                                         uint64_t shelved)
+{
+    enum cp_shelf_outcome outcome = check_locked(shelf);
+    if (outcome == CP_SHELF_SWITCH)
+        return outcome;
+    if (atomic_load_explicit(&item->stamp, memory_order_relaxed) != expected)
+        return CP_SHELF_STALE;
+    if (atomic_load_explicit(&item->doomed, memory_order_relaxed))
+        return CP_SHELF_DOOMED;
+    if (outcome != CP_SHELF_DONE)
+        return outcome;
+    if (atomic_load_explicit(&shelf->flags, memory_order_relaxed) & CP_SHELF_WAITING)
+        return CP_SHELF_SOMEONE_WAITS;
+    uint32_t head = atomic_load_explicit(&shelf->head, memory_order_relaxed);
+    atomic_store_explicit(&item->stamp, shelved, memory_order_relaxed);
+    atomic_store_explicit(&shelf->ring[head & shelf->mask], item, memory_order_relaxed);
+    atomic_store_explicit(&shelf->head, head + 1, memory_order_relaxed);
+    return CP_SHELF_DONE;
+}
+
+enum cp_shelf_outcome cp_shelf_portable_give(struct cp_shelf *shelf, struct cp_item *item, uint64_t expected,
+                                             uint64_t shelved)
+{
+    cp_lock_take(&shelf->lock);
+    enum cp_shelf_outcome outcome = give_locked(shelf, item, expected, shelved);
+    cp_lock_free(&shelf->lock);
+    return outcome;
+}
+
+enum cp_shelf_outcome cp_shelf_portable_await(struct cp_shelf *shelf)
+{
+    cp_lock_take(&shelf->lock);
+    enum cp_shelf_outcome outcome = check_locked(shelf);
+    if (outcome == CP_SHELF_DONE) {
+        if (cp_shelf_idle(shelf))
+            outcome = CP_SHELF_NONEMPTY;
+        else /* ordered against foreign givers by the manager's fence, see slice.h */
+            atomic_fetch_or_explicit(&shelf->flags, CP_SHELF_WAITING, memory_order_relaxed);
+    }
+    cp_lock_free(&shelf->lock);
+    return outcome;
+}
+
+bool cp_shelf_claim(struct cp_shelf *shelf, struct cp_item *item, uint64_t expected, uint64_t wanted)
+{
+    cp_lock_take(&shelf->lock);
+    /* Acquire and release: the item goes to another thread with all that its holder did to it. */
+    bool claimed = atomic_compare_exchange_strong_explicit(&item->stamp, &expected, wanted, memory_order_acq_rel,
+                                                           memory_order_relaxed);
+    cp_lock_free(&shelf->lock);
+    return claimed;
+}
+
+bool cp_shelf_drain(struct cp_shelf *shelf, struct cp_item **item)
+{
+    cp_lock_take(&shelf->lock);
+    uint32_t tail = atomic_load_explicit(&shelf->tail, memory_order_relaxed);
+    bool found = tail != atomic_load_explicit(&shelf->head, memory_order_relaxed);
+    if (found) {
+        *item = atomic_load_explicit(&shelf->ring[tail & shelf->mask], memory_order_relaxed);
+        atomic_store_explicit(&shelf->tail, tail + 1, memory_order_relaxed);
+    }
+    cp_lock_free(&shelf->lock);
+    return found;
+}
+
+/* Restarts every sequence that runs on `cpu` at this moment. */
+static bool restart_sequences(uint32_t cpu)
+{
+    return syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ, MEMBARRIER_CMD_FLAG_CPU, (int)cpu) == 0;
+}
+
+bool cp_shelf_change(struct cp_shelf *shelf, uint32_t set, uint32_t clear)
+{
+    bool ok = true;
+    cp_lock_take(&shelf->lock);
+    uint32_t before = atomic_load_explicit(&shelf->flags, memory_order_relaxed);
+    uint32_t after = (before | set) & ~clear;
+    atomic_store_explicit(&shelf->flags, after, memory_order_seq_cst);
+    /* On the shelf's own CPU every other sequence is interrupted by our running here, and will restart. A portable
+     * shelf is excluded by the lock. A manager that has lost its CPU must interrupt them by other means. Nothing
+     * is needed to clear WAITING: a give that still sees it goes to the manager, who looks. */
+    if (!(before & CP_SHELF_PORTABLE) && set && cp_rseq_cpu_registered() != shelf->cpu)
+        ok = restart_sequences(shelf->cpu);
+    if (!ok)
+        atomic_store_explicit(&shelf->flags, before, memory_order_seq_cst);
+    cp_lock_free(&shelf->lock);
+    return ok;
+}

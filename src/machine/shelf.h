@@ -1,0 +1,211 @@
+/* machine/shelf.h: the idle items of one slice, where callers take and give without the manager.
+ *
+ * A bounded ring of item pointers; [tail, head) are idle, tail is the oldest. Contract, as pseudocode; each
+ * operation is one atomic step with respect to all others on the same shelf:
+ *
+ *   take(end)      if not on shelf.cpu:                 ELSEWHERE       (rseq only)
+ *                  if closed:                           CLOSED
+ *                  if head == tail:                     EMPTY
+ *                  NEWEST: head -= 1, item = ring[head]    OLDEST: item = ring[tail], tail += 1;  DONE
+ *   give(item)     if item.stamp != expected:           STALE
+ *                  if closed:                           CLOSED
+ *                  if waiting:                          WAITING
+ *                  if not on shelf.cpu:                 ELSEWHERE       (rseq only)
+ *                  if item.doomed:                      DOOMED
+ *                  item.stamp = shelved; ring[head] = item; head += 1;  DONE
+ *   await()        if not on shelf.cpu:                 ELSEWHERE       (rseq only)
+ *                  if closed:                           CLOSED
+ *                  if head != tail:                     NONEMPTY
+ *                  waiting = true;                                      DONE
+ *
+ * After any outcome but DONE nothing has changed for an observer that goes by the rules below.
+ *
+ * Two implementations answer to it. Restartable sequences (Linux rseq, see rseq(2) in the kernel's
+ * documentation): plain loads and stores that the kernel restarts when the thread is preempted, migrated or
+ * signalled before the last one, so they exclude each other because all run on one CPU. Portable: the same ring
+ * under a lock, from any CPU. The PORTABLE flag selects; a shelf may be switched while in use.
+ *
+ * Who may write what: head, tail, ring and the WAITING flag: any of the operations. CLOSED and PORTABLE: the
+ * manager. `cpu`, `mask`, `ring` are fixed while the shelf is in use.
+ *
+ * The owner stamp: generation << CP_TAG_BITS | tag. The generation counts the item's leases. Law L2: whoever
+ * swaps the stamp from one state to the next owns the item from there on. Give's swap is a plain store inside
+ * the sequence: it excludes every giver on this CPU, but not a simultaneous compare-and-swap on another CPU by
+ * a program that ends one lease twice at once. Then both swaps succeed and the plain store is the one that
+ * stays; the item is also on the returned list, where the collector finds a stamp that does not say
+ * RETURNED and drops that entry. See core/slot.h. */
+#ifndef CP_MACHINE_SHELF_H
+#define CP_MACHINE_SHELF_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/assert.h"
+#include "base/lock.h"
+
+/* 16 million threads; the 40 bits of generation then last for 12 days of one slot at 10^6 leases a second, and
+ * a stale lease would have to be kept exactly that long to be mistaken. */
+#define CP_TAG_BITS 24
+#define CP_TAG_MASK ((UINT64_C(1) << CP_TAG_BITS) - 1)
+
+enum cp_tag {
+    CP_TAG_LEASED = 0,   /* held by a client */
+    CP_TAG_MANAGER = 1,  /* held by the shard: vacant, opening, idle in its hands, closing */
+    CP_TAG_RETURNED = 2, /* on the returned list, to be used again */
+    CP_TAG_REMOVED = 3,  /* on the returned list, to be terminated */
+    CP_TAG_SHELVED = 16, /* + number of the thread that gave it: on the shelf */
+};
+
+static inline uint64_t cp_stamp(uint64_t generation, uint32_t tag)
+{
+    return generation << CP_TAG_BITS | tag;
+}
+
+static inline uint64_t cp_stamp_generation(uint64_t stamp)
+{
+    return stamp >> CP_TAG_BITS;
+}
+
+static inline uint32_t cp_stamp_tag(uint64_t stamp)
+{
+    return (uint32_t)(stamp & CP_TAG_MASK);
+}
+
+/* What a shelf holds: the first member of a slot. */
+struct cp_item {
+    _Atomic uint64_t stamp;
+    _Atomic uint32_t doomed; /* nonzero: not to be shelved again; written by the manager */
+};
+
+enum cp_shelf_flag {
+    CP_SHELF_WAITING = 0x1,
+    CP_SHELF_CLOSED = 0x2,
+    CP_SHELF_PORTABLE = 0x4,
+};
+
+enum cp_shelf_outcome {
+    CP_SHELF_DONE,
+    CP_SHELF_EMPTY,
+    CP_SHELF_NONEMPTY,
+    CP_SHELF_ELSEWHERE,
+    CP_SHELF_CLOSED_NOW,
+    CP_SHELF_SOMEONE_WAITS,
+    CP_SHELF_STALE,
+    CP_SHELF_DOOMED,
+    /* Private to the implementations: */
+    CP_SHELF_SWITCH, /* the other implementation is in charge */
+    CP_SHELF_ABORT,  /* the kernel restarted the sequence */
+};
+
+enum cp_shelf_end { CP_NEWEST, CP_OLDEST };
+
+struct cp_shelf {
+    _Atomic uint32_t head; /* free running; head - tail items are idle */
+    _Atomic uint32_t tail;
+    _Atomic uint32_t flags;
+    uint32_t cpu;
+    _Atomic(struct cp_item *) *ring;
+    uint32_t mask;
+    struct cp_lock lock; /* portable only */
+} cp_line_aligned;
+
+/* For memory the caller owns. ring: room for `capacity` pointers, a power of two; at most that many items may
+ * exist. A shelf that starts PORTABLE has no CPU of its own. */
+void cp_shelf_init(struct cp_shelf *shelf, _Atomic(struct cp_item *) *ring, uint32_t capacity, uint32_t cpu,
+                   bool portable);
+
+/* The portable half; also reached through the inline functions below. */
+enum cp_shelf_outcome cp_shelf_portable_take(struct cp_shelf *shelf, enum cp_shelf_end end, struct cp_item **item);
+enum cp_shelf_outcome cp_shelf_portable_give(struct cp_shelf *shelf, struct cp_item *item, uint64_t expected,
+                                             uint64_t shelved);
+enum cp_shelf_outcome cp_shelf_portable_await(struct cp_shelf *shelf);
+
+/* Sets or clears flags; the manager only. Afterwards no operation that did not see the change can still
+ * take effect: by the lock, by running on the shelf's CPU, or else by a membarrier. WAITING is only ever cleared
+ * this way (await sets it). False when the membarrier was refused: nothing was changed. */
+bool cp_shelf_change(struct cp_shelf *shelf, uint32_t set, uint32_t clear);
+
+/* Swaps the stamp from `expected` to `wanted` by anyone but a give: for an item that goes to the manager. False: the
+ * stamp said something else, nothing was changed (stale). Thread: any. Takes the lock, which excludes the gives of a
+ * portable shelf; for rseq see above. */
+bool cp_shelf_claim(struct cp_shelf *shelf, struct cp_item *item, uint64_t expected, uint64_t wanted);
+
+/* Takes the oldest item of a CLOSED shelf; false when there is none. The manager only. */
+bool cp_shelf_drain(struct cp_shelf *shelf, struct cp_item **item);
+
+/* Items on the shelf at this moment. Thread: any; exact when quiescent. */
+static inline uint32_t cp_shelf_idle(const struct cp_shelf *shelf)
+{
+    uint32_t head = atomic_load_explicit(&shelf->head, memory_order_relaxed);
+    uint32_t tail = atomic_load_explicit(&shelf->tail, memory_order_relaxed);
+    /* Not one snapshot: a take of the oldest in between may make the difference negative. */
+    return (int32_t)(head - tail) > 0 ? head - tail : 0;
+}
+
+/* Whether a giver from elsewhere must wake the manager: a request waits, or the pool closes. Sequentially consistent: pairs with the manager's fence after await, so that a foreign
+ * giver that pushed before sees it, or the manager sees the push. */
+static inline bool cp_shelf_wants_manager(const struct cp_shelf *shelf)
+{
+    return atomic_load_explicit(&shelf->flags, memory_order_seq_cst) & (CP_SHELF_WAITING | CP_SHELF_CLOSED);
+}
+
+/* Restarts of sequences by the kernel since the program began: tells a stress that it stressed. */
+extern _Atomic uint64_t cp_shelf_aborts;
+
+/* cp_rseq_take, cp_rseq_give, cp_rseq_await, cp_rseq_cpu: one whole file per architecture, chosen by the build. */
+#include "rseq_ops.h"
+
+static inline enum cp_shelf_outcome cp_shelf_take(struct cp_shelf *shelf, enum cp_shelf_end end, struct cp_item **item)
+{
+    for (;;) {
+        enum cp_shelf_outcome outcome = end == CP_NEWEST ? cp_rseq_take_newest(shelf, item)
+                                                         : cp_rseq_take_oldest(shelf, item);
+        if (cp_likely(outcome == CP_SHELF_DONE))
+            return outcome;
+        if (outcome == CP_SHELF_SWITCH)
+            outcome = cp_shelf_portable_take(shelf, end, item);
+        if (outcome != CP_SHELF_ABORT && outcome != CP_SHELF_SWITCH)
+            return outcome;
+    }
+}
+
+/* expected: the stamp of the lease (or of the manager's hold); shelved: the same generation with the calling
+ * thread's tag. After a restart the stamp may already say `shelved`: only this thread writes that value, so it
+ * can only be this call's own earlier attempt. */
+static inline enum cp_shelf_outcome cp_shelf_give(struct cp_shelf *shelf, struct cp_item *item, uint64_t expected,
+                                                  uint64_t shelved)
+{
+    uint64_t found = expected;
+    /* Looked at before the first attempt, so that `shelved` below can only be this call's own doing and not that of
+     * an earlier give of the same lease by this thread. */
+    if (cp_unlikely(atomic_load_explicit(&item->stamp, memory_order_relaxed) != expected))
+        return CP_SHELF_STALE;
+    for (;;) {
+        enum cp_shelf_outcome outcome = cp_rseq_give(shelf, item, found, shelved);
+        if (cp_likely(outcome == CP_SHELF_DONE))
+            return outcome;
+        if (outcome == CP_SHELF_ABORT && atomic_load_explicit(&item->stamp, memory_order_relaxed) == shelved)
+            found = shelved;
+        if (outcome == CP_SHELF_SWITCH)
+            outcome = cp_shelf_portable_give(shelf, item, found, shelved);
+        if (outcome == CP_SHELF_ABORT || outcome == CP_SHELF_SWITCH)
+            continue;
+        if (found == shelved) /* undo: an aborted attempt had stamped it */
+            atomic_store_explicit(&item->stamp, expected, memory_order_relaxed);
+        return outcome;
+    }
+}
+
+static inline enum cp_shelf_outcome cp_shelf_await(struct cp_shelf *shelf)
+{
+    for (;;) {
+        enum cp_shelf_outcome outcome = cp_rseq_await(shelf);
+        if (outcome == CP_SHELF_SWITCH)
+            outcome = cp_shelf_portable_await(shelf);
+        if (outcome != CP_SHELF_ABORT && outcome != CP_SHELF_SWITCH)
+            return outcome;
+    }
+}
+
+#endif

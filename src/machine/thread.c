@@ -1,0 +1,128 @@
+/* machine/thread.c: thread records: made at the first call, freed by a thread-specific key's destructor.
+ *
+ * The destructor may run before those of the program's own keys; if one of these calls the library again the thread
+ * gets a new record, and the destructor runs once more (POSIX repeats while keys are set). */
+#include "machine/thread.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "machine/shelf.h"
+
+_Thread_local struct cp_thread *cp_self __attribute__((tls_model("initial-exec"), visibility("hidden")));
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static pthread_key_t key;
+static bool has_key;
+static uint32_t made;
+static struct cp_thread *unused;
+static _Atomic int runtimes;
+static _Atomic bool forked;
+static void (*_Atomic on_exit_fn)(struct cp_thread *thread);
+
+static void end_thread(void *value)
+{
+    struct cp_thread *thread = value;
+    void (*fn)(struct cp_thread *) = atomic_load(&on_exit_fn);
+    cp_self = thread;
+    if (fn)
+        fn(thread);
+    cp_self = NULL;
+    pthread_mutex_lock(&lock);
+    thread->next = unused;
+    unused = thread;
+    pthread_mutex_unlock(&lock);
+}
+
+/* Other threads are gone, and with them shards and locks: nothing of the parent's is touched. */
+static void after_fork_in_child(void)
+{
+    if (atomic_load(&runtimes) == 0)
+        return;
+    atomic_store(&forked, true);
+    if (cp_self)
+        pthread_setspecific(key, NULL);
+    cp_self = NULL;
+}
+
+static void before_fork(void)
+{
+    pthread_mutex_lock(&lock);
+}
+
+static void after_fork(void)
+{
+    pthread_mutex_unlock(&lock);
+}
+
+static void after_fork_child(void)
+{
+    pthread_mutex_unlock(&lock);
+    after_fork_in_child();
+}
+
+static void init_once(void)
+{
+    has_key = pthread_key_create(&key, end_thread) == 0 &&
+              pthread_atfork(before_fork, after_fork, after_fork_child) == 0;
+}
+
+static struct cp_thread *make_record(void)
+{
+    struct cp_thread *thread = aligned_alloc(CP_CACHE_LINE, sizeof *thread);
+    if (!thread || made > CP_TAG_MASK - CP_TAG_SHELVED) {
+        free(thread);
+        return NULL;
+    }
+    *thread = (struct cp_thread){.tag = CP_TAG_SHELVED + made++};
+    return thread;
+}
+
+struct cp_thread *cp_thread_register(int *code)
+{
+    pthread_once(&once, init_once);
+    if (atomic_load(&forked)) {
+        *code = cp_fail(COREPOOL_EFORKED, "corepool was running in the parent when this process was forked");
+        return NULL;
+    }
+    pthread_mutex_lock(&lock);
+    struct cp_thread *thread = unused;
+    if (thread)
+        unused = thread->next;
+    else if (has_key)
+        thread = make_record();
+    pthread_mutex_unlock(&lock);
+    if (!thread || pthread_setspecific(key, thread) != 0) {
+        if (thread)
+            end_thread(thread);
+        *code = cp_fail(COREPOOL_ENOMEM, "no memory to register this thread");
+        return NULL;
+    }
+    thread->shard = NULL;
+    thread->loop = NULL;
+    cp_list_init(&thread->requests);
+    atomic_store(&thread->id, syscall(SYS_gettid));
+    if (pthread_getname_np(pthread_self(), thread->name, sizeof thread->name) != 0)
+        thread->name[0] = '\0';
+    cp_self = thread;
+    return thread;
+}
+
+void cp_thread_on_exit(void (*fn)(struct cp_thread *thread))
+{
+    atomic_store(&on_exit_fn, fn);
+}
+
+void cp_thread_count_runtimes(int change)
+{
+    atomic_fetch_add(&runtimes, change);
+}
+
+bool cp_thread_is_forked(void)
+{
+    return atomic_load(&forked);
+}

@@ -1,0 +1,55 @@
+/* machine/thread.h: what the library knows of a thread that has called it.
+ *
+ * Records are made at a thread's first call and reused by later threads after its end; their memory stays, so a pointer
+ * to one is always safe to read. Leases are counted, not listed: only a thread that ends with leases out makes the
+ * library look for them. */
+#ifndef CP_MACHINE_THREAD_H
+#define CP_MACHINE_THREAD_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/assert.h"
+#include "base/list.h"
+
+struct corepool_shard;
+struct cp_loop;
+
+struct cp_thread {
+    /* The thread's own. taken - ended - ended_elsewhere leases are out; never reset, so that a late count from elsewhere
+     * stays right when the record has a new thread. */
+    uint64_t taken, ended;
+    uint32_t tag;                  /* CP_TAG_SHELVED + the record's number; fixed */
+    struct corepool_shard *shard;  /* the shard that this thread is, or NULL */
+    struct cp_loop *loop;          /* the loop that asynchronous checkouts complete on, or NULL */
+    struct cp_list requests;       /* cache of requests for blocking */
+    /* Read by others at any time. */
+    _Atomic int64_t id;            /* kernel thread id */
+    char name[16];                 /* as it was at the first call */
+    struct cp_thread *next;        /* of all records, or of the free ones */
+    /* Written by others. */
+    _Atomic uint64_t ended_elsewhere cp_line_aligned;
+};
+
+/* The calling thread's record, NULL before its first call. Initial-exec: one instruction to read, also in the shared
+ * library. */
+extern _Thread_local struct cp_thread *cp_self __attribute__((tls_model("initial-exec"), visibility("hidden")));
+
+/* Makes the record. NULL with detail: *code is COREPOOL_ENOMEM, or COREPOOL_EFORKED in a child of a process that had a
+ * runtime when it forked. */
+struct cp_thread *cp_thread_register(int *code);
+
+static inline struct cp_thread *cp_thread_self(int *code)
+{
+    return cp_likely(cp_self != NULL) ? cp_self : cp_thread_register(code);
+}
+
+/* Runs on every registered thread that ends, before its record is freed. Set once, before any thread registers. */
+void cp_thread_on_exit(void (*fn)(struct cp_thread *thread));
+
+/* Runtimes in existence: after a fork with any, the child is refused. Thread: any. */
+void cp_thread_count_runtimes(int change);
+bool cp_thread_is_forked(void);
+
+#endif

@@ -1,0 +1,85 @@
+/* shard/loop.c: the mailbox of a libuv loop and its wake-up.
+ *
+ * A message is a push; only the first into an empty mailbox wakes the loop (one eventfd write). A sender counts itself
+ * in while it is between push and wake, so that closing can wait for it: after that no one touches the handle. */
+#include "shard/loop.h"
+
+#include <sched.h>
+
+#include "base/error.h"
+
+void cp_loop_drain(struct cp_loop *loop)
+{
+    struct cp_message *message = cp_mailbox_take(&loop->mailbox);
+    while (message) {
+        struct cp_message *next = message->next; /* deliver may reuse it */
+        message->deliver(message);
+        message = next;
+    }
+}
+
+static void on_wake(uv_async_t *wake)
+{
+    cp_loop_drain(wake->data);
+}
+
+int cp_loop_open(struct cp_loop *loop, uv_loop_t *uv, struct cp_thread *thread)
+{
+    *loop = (struct cp_loop){.uv = uv, .thread = thread};
+    cp_list_init(&loop->requests);
+    cp_list_init(&loop->spare);
+    int status = uv_async_init(uv, &loop->wake, on_wake);
+    if (status < 0)
+        return cp_fail(COREPOOL_ESYSTEM, "uv_async_init: %s", uv_strerror(status));
+    loop->wake.data = loop;
+    loop->open_handles = 1;
+    uv_unref((uv_handle_t *)&loop->wake);
+    return COREPOOL_OK;
+}
+
+bool cp_loop_send(struct cp_loop *loop, struct cp_message *message)
+{
+    atomic_fetch_add(&loop->senders, 1); /* before the push: pairs with the load in refuse_messages */
+    enum cp_post post = cp_mailbox_post(&loop->mailbox, message);
+    if (post == CP_POST_FIRST)
+        uv_async_send(&loop->wake); /* fails for closed handles only */
+    atomic_fetch_sub(&loop->senders, 1);
+    return post != CP_POST_CLOSED;
+}
+
+static void refuse_messages(struct cp_loop *loop)
+{
+    struct cp_message *message = cp_mailbox_close(&loop->mailbox);
+    while (message) {
+        struct cp_message *next = message->next;
+        message->deliver(message);
+        message = next;
+    }
+    /* A sender is a push and a wake long; it may be preempted there, so give it the CPU. */
+    while (atomic_load(&loop->senders))
+        sched_yield();
+}
+
+void cp_loop_handle_opened(struct cp_loop *loop)
+{
+    loop->open_handles++;
+}
+
+void cp_loop_handle_closed(uv_handle_t *handle)
+{
+    struct cp_loop *loop = handle->data;
+    if (--loop->open_handles == 0 && loop->closed)
+        loop->closed(loop);
+}
+
+void cp_loop_close(struct cp_loop *loop, void (*closed)(struct cp_loop *loop))
+{
+    loop->closed = closed;
+    refuse_messages(loop);
+    uv_close((uv_handle_t *)&loop->wake, cp_loop_handle_closed);
+}
+
+void cp_loop_abandon(struct cp_loop *loop)
+{
+    refuse_messages(loop);
+}

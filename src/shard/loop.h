@@ -1,0 +1,47 @@
+/* shard/loop.h: a libuv loop that messages can be posted to: a shard's own, or a program's attached one.
+ *
+ * Thread default: the loop's own; exceptions are marked. */
+#ifndef CP_SHARD_LOOP_H
+#define CP_SHARD_LOOP_H
+
+#include <uv.h>
+
+#include "base/list.h"
+#include "machine/mailbox.h"
+#include "machine/thread.h"
+
+struct cp_loop {
+    /* Written by any thread. */
+    struct cp_mailbox mailbox;
+    _Atomic uint32_t senders; /* inside cp_loop_send: closing waits for them */
+    /* The loop's thread. */
+    uv_loop_t *uv;
+    struct cp_thread *thread;
+    uv_async_t wake;
+    struct cp_list requests;  /* asynchronous checkouts under way (front/async.c) */
+    struct cp_list spare;     /* their cache */
+    uint32_t open_handles;    /* until their close callbacks */
+    void (*closed)(struct cp_loop *loop); /* all handles are closed */
+};
+
+/* For memory the caller owns. Negative code with detail. The loop is not kept alive by it. */
+int cp_loop_open(struct cp_loop *loop, uv_loop_t *uv, struct cp_thread *thread);
+
+/* Takes no more messages; runs those it has; closes its handles, and calls `closed` from the loop when the last one
+ * is. Cached requests are freed. */
+void cp_loop_close(struct cp_loop *loop, void (*closed)(struct cp_loop *loop));
+
+/* The same when the thread ends and the loop will never run again: messages run, handles are left as they are. */
+void cp_loop_abandon(struct cp_loop *loop);
+
+/* Posts a message. False: closed, not consumed. Thread: any. Never blocks. */
+bool cp_loop_send(struct cp_loop *loop, struct cp_message *message);
+
+/* Delivers what is in the mailbox, in order. */
+void cp_loop_drain(struct cp_loop *loop);
+
+/* Counts a handle of the loop's own, and its end (as the handle's close callback; handle->data is the loop). */
+void cp_loop_handle_opened(struct cp_loop *loop);
+void cp_loop_handle_closed(uv_handle_t *handle);
+
+#endif
