@@ -1,0 +1,144 @@
+/* workers/http_request.c: a request, checked and put on the wire's form.
+ *
+ * What goes out is framed by the library alone: nothing in a part can end a line, and the headers that frame or
+ * route are refused. Host is left out; it belongs to the connection and goes in behind the request line.
+ * Thread: any. */
+#include "workers/http.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/error.h"
+
+#define POOL_TIMEOUT_DEFAULT_MS COREPOOL_TIMEOUT_DEFAULT_MS
+#define RECEIVE_TIMEOUT_DEFAULT_MS 15000
+
+/* RFC 9110, 5.6.2. */
+static bool is_token(const char *text)
+{
+    size_t length =
+        strspn(text, "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz");
+    return length > 0 && text[length] == '\0';
+}
+
+/* No byte up to `last`, but tabs where `tab`. */
+static bool is_free_of(const char *text, unsigned char last, bool tab)
+{
+    for (; *text; text++)
+        if (((unsigned char)*text <= last && !(tab && *text == '\t')) || *text == 0x7f)
+            return false;
+    return true;
+}
+
+static bool is_ours(const char *name)
+{
+    return !strcasecmp(name, "host") || !strcasecmp(name, "connection") ||
+           !strcasecmp(name, "content-length") || !strcasecmp(name, "transfer-encoding");
+}
+
+static int check_header(const corepool_http_header_t *header)
+{
+    if (!header->name || !header->value)
+        return cp_fail(COREPOOL_EINVAL, "headers: a NULL name or value");
+    if (is_ours(header->name))
+        return cp_fail(COREPOOL_EINVAL, "headers: %s: the library sets it", header->name);
+    if (!is_token(header->name))
+        return cp_fail(COREPOOL_EINVAL, "headers: \"%.32s\": not a header name", header->name);
+    if (!is_free_of(header->value, 0x1f, true))
+        return cp_fail(COREPOOL_EINVAL, "headers: %s: a control character in its value", header->name);
+    return COREPOOL_OK;
+}
+
+static int check_timeout(const char *field, int64_t timeout_ms)
+{
+    if (timeout_ms < COREPOOL_INFINITE)
+        return cp_fail(COREPOOL_EINVAL, "%s: %lld: must not be negative", field, (long long)timeout_ms);
+    return COREPOOL_OK;
+}
+
+static int check_request(const corepool_http_request_t *request, const char *method)
+{
+    if (!request)
+        return cp_fail(COREPOOL_EINVAL, "request: NULL");
+    if (!is_token(method) || !strcmp(method, "CONNECT"))
+        return cp_fail(COREPOOL_EINVAL, "method: \"%.32s\": not one of HTTP/1.1 for an origin", method);
+    if (!request->path || (request->path[0] != '/' && strcmp(request->path, "*") != 0))
+        return cp_fail(COREPOOL_EINVAL, "path: \"%.64s\": must begin with /",
+                       request->path ? request->path : "");
+    if (!is_free_of(request->path, ' ', false))
+        return cp_fail(COREPOOL_EINVAL, "path: a space or control character");
+    if ((!request->headers && request->header_count > 0) || (!request->body && request->body_length > 0))
+        return cp_fail(COREPOOL_EINVAL, "%s: NULL with a count", request->headers ? "body" : "headers");
+    int code = check_timeout("pool_timeout_ms", request->pool_timeout_ms);
+    return code < 0 ? code : check_timeout("receive_timeout_ms", request->receive_timeout_ms);
+}
+
+static bool put_text(struct cp_bytes *bytes, const char *text)
+{
+    return cp_bytes_append(bytes, text, strlen(text));
+}
+
+static bool put_line(struct cp_bytes *head, const char *name, const char *value)
+{
+    size_t name_length = strlen(name), value_length = strlen(value);
+    if (!cp_bytes_reserve(head, name_length + value_length + 4))
+        return false;
+    cp_bytes_put(head, name, name_length);
+    cp_bytes_put(head, ": ", 2);
+    cp_bytes_put(head, value, value_length);
+    cp_bytes_put(head, "\r\n", 2);
+    return true;
+}
+
+/* RFC 9110, 8.6: methods that expect a body say its length even when it is empty. */
+static bool says_length(const char *method, size_t length)
+{
+    return length > 0 || !strcmp(method, "POST") || !strcmp(method, "PUT") || !strcmp(method, "PATCH");
+}
+
+static int put_headers(struct cp_bytes *head, const corepool_http_request_t *request, bool *has_room)
+{
+    for (unsigned i = 0; i < request->header_count && *has_room; i++) {
+        int code = check_header(&request->headers[i]);
+        if (code < 0)
+            return code;
+        *has_room = put_line(head, request->headers[i].name, request->headers[i].value);
+    }
+    return COREPOOL_OK;
+}
+
+int cp_http_compose(struct cp_http_call *call, const corepool_http_request_t *request, bool keep_body)
+{
+    struct cp_bytes *head = &call->head;
+    const char *method = request && request->method ? request->method : "GET";
+    char length[24];
+    int code = check_request(request, method);
+    if (code < 0)
+        return code;
+
+    head->used = call->copy.used = 0;
+    bool has_room = put_text(head, method) && put_text(head, " ") && put_text(head, request->path) &&
+                    put_text(head, " HTTP/1.1\r\n");
+    call->line_length = head->used;
+    code = put_headers(head, request, &has_room);
+    if (code < 0)
+        return code;
+    snprintf(length, sizeof length, "%zu", request->body_length);
+    if (has_room && says_length(method, request->body_length))
+        has_room = put_line(head, "Content-Length", length);
+    has_room = has_room && put_text(head, "\r\n");
+    if (has_room && keep_body)
+        has_room = cp_bytes_append(&call->copy, request->body, request->body_length);
+    if (!has_room)
+        return cp_fail(COREPOOL_ENOMEM, "request: out of memory");
+
+    call->body = keep_body ? call->copy.at : request->body;
+    call->body_length = request->body_length;
+    call->to_head = !strcmp(method, "HEAD");
+    call->repeatable = call->to_head || !strcmp(method, "GET");
+    call->pool_timeout_ms = request->pool_timeout_ms ? request->pool_timeout_ms : POOL_TIMEOUT_DEFAULT_MS;
+    call->receive_timeout_ms =
+        request->receive_timeout_ms ? request->receive_timeout_ms : RECEIVE_TIMEOUT_DEFAULT_MS;
+    return COREPOOL_OK;
+}
