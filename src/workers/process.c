@@ -6,8 +6,8 @@
  *      │                                    │ exits by itself: evicted, then terminate
  *      └─ exec_fd: errno, exited, cancelled ──► FAILING ── exited ──► settle: worker_failed
  *
- * Whatever ends a child, it is reaped in one place, on_exit_watch, when its pidfd says that it has exited; before
- * that its process id cannot come to mean another process, so every signal is sent before. Only when the
+ * Whatever ends a child, it is reaped in one place, on_exit_watch, when its pidfd says that it has exited;
+ * before that its process id cannot come to mean another process, so every signal is sent before. Only when the
  * program ignores SIGCHLD does the kernel reap: waitid then says ECHILD, which is as good.
  *
  * A child that dies unasked soon after its start would be replaced at once, and again, as fast as the machine
@@ -41,9 +41,9 @@ struct slice {
     const corepool_process_options_t *options;
     cpu_set_t *cpus; /* of the whole runtime: children are not held to their shard's; NULL: not pinned */
     size_t cpus_size;
-    unsigned streak;      /* young deaths in a row; those of one burst count once */
-    int64_t gate_ns;      /* no child is started before */
-    char obituary[64];    /* of the last one */
+    unsigned streak;   /* young deaths in a row; those of one burst count once */
+    int64_t gate_ns;   /* no child is started before */
+    char obituary[64]; /* of the last one */
 };
 
 enum state { STARTING, RUNNING, ENDING, FAILING };
@@ -198,7 +198,7 @@ static void mourn(const struct child *child)
         slice->streak++;
 }
 
-/* The outcome of exec, when exec_fd has it: it runs, or why not. False: nothing yet. */
+/* The outcome of exec, when exec_fd has it: 0, it runs; or why not. False: nothing yet. */
 static bool read_exec(struct child *child, int *error)
 {
     ssize_t count;
@@ -215,7 +215,10 @@ static bool read_exec(struct child *child, int *error)
 
 static void explain_exec(const struct child *child, int error)
 {
-    corepool_worker_explain(child->worker, "exec %s: %s", name_of(child->slice), strerror(error));
+    if (error > 0)
+        corepool_worker_explain(child->worker, "exec %s: %s", name_of(child->slice), strerror(error));
+    else
+        corepool_worker_explain(child->worker, "chdir %s: %s", child->slice->options->cwd, strerror(-error));
 }
 
 /* Exited before exec was heard of. */
@@ -264,9 +267,7 @@ static void on_exit_watch(uv_poll_t *watch, int status, int events)
         corepool_worker_evict(child->worker, COREPOOL_REASON_HANGUP);
         break;
     case ENDING:
-    case FAILING:
-        settle(child);
-        break;
+    case FAILING: settle(child); break;
     }
 }
 

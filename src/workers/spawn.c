@@ -130,8 +130,8 @@ static int set_nonblocking(int fd)
 
 static int try_open_pipes(struct pipes *pipes)
 {
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pipes->in) < 0 ||
-        pipe2(pipes->out, O_CLOEXEC) < 0 || pipe2(pipes->exec, O_CLOEXEC) < 0)
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pipes->in) < 0 || pipe2(pipes->out, O_CLOEXEC) < 0 ||
+        pipe2(pipes->exec, O_CLOEXEC) < 0)
         return -1;
     for (int end = 0; end < 2; end++)
         if (lift(&pipes->in[end]) < 0 || lift(&pipes->out[end]) < 0 || lift(&pipes->exec[end]) < 0)
@@ -164,8 +164,8 @@ static void default_signals(void)
         sigaction(number, &action, NULL); /* refused for SIGKILL, SIGSTOP and libc's own, as it should be */
 }
 
-/* Everything before exec, in an order that matters: death signal before the look at the parent, which may have
- * died in between; descriptors before cwd, which may block on a dead mount. 0, or -1 with errno. */
+/* Everything before exec but cwd, in an order that matters: death signal before the look at the parent, which
+ * may have died in between. 0, or -1 with errno. */
 static int prepare(const struct cp_spawn *what, const struct pipes *pipes, pid_t parent)
 {
     if (setpgid(0, 0) < 0 || prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
@@ -182,16 +182,20 @@ static int prepare(const struct cp_spawn *what, const struct pipes *pipes, pid_t
      * */
     if (what->cpus)
         sched_setaffinity(0, what->cpus_size, what->cpus);
-    return what->cwd ? chdir(what->cwd) : 0;
+    sigset_t none;
+    sigemptyset(&none);
+    return sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
 _Noreturn static void become(const struct cp_spawn *what, const struct pipes *pipes, pid_t parent)
 {
-    sigset_t none;
-    sigemptyset(&none);
-    if (prepare(what, pipes, parent) == 0 && sigprocmask(SIG_SETMASK, &none, NULL) == 0)
+    int error = prepare(what, pipes, parent) < 0 ? errno : 0;
+    if (error == 0 && what->cwd && chdir(what->cwd) < 0)
+        error = -errno;
+    if (error == 0) {
         execve(what->path, (char *const *)(uintptr_t)what->argv, (char *const *)(uintptr_t)what->envp);
-    int error = errno;
+        error = errno;
+    }
     while (write(pipes->exec[1], &error, sizeof error) < 0 && errno == EINTR)
         continue;
     _exit(EXIT_NO_EXEC);

@@ -25,7 +25,7 @@ struct cp_spawned {
     int pidfd;     /* readable once the child has exited */
     int stdin_fd;  /* a socket, so that MSG_NOSIGNAL can keep SIGPIPE away */
     int stdout_fd; /* a pipe */
-    int exec_fd;   /* an int, the errno of a failed exec; or end of file: the program runs */
+    int exec_fd;   /* an int: errno of a failed exec, its negative of a failed chdir; end of file: it runs */
 };
 
 #define CP_SPAWNED_NONE ((struct cp_spawned){-1, -1, -1, -1, -1})
