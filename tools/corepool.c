@@ -14,6 +14,7 @@ static const struct {
     int (*run)(int argc, char **argv);
 } commands[] = {
     {"topology", (char[]){"corepool topology"}, topology_command},
+    {"demo", (char[]){"corepool demo"}, demo_command},
 };
 
 int tool_complain(int err)
