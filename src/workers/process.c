@@ -309,6 +309,8 @@ static void on_exec_watch(uv_poll_t *watch, int status, int events)
     if (!read_exec(child, &error))
         return;
     close_handle((uv_handle_t *)watch);
+    close(child->process.exec_fd);
+    child->process.exec_fd = -1;
     if (child->state != STARTING)
         return; /* cancelled; only its exit matters */
     if (error != 0) {
