@@ -32,6 +32,8 @@
 #define DRAW_LOG_MS 1000
 /* For the first connection; a server that takes longer is called unreachable. */
 #define OPEN_TIMEOUT_MS 5000
+/* The same when it refuses, which it may do while it is starting. */
+#define REFUSED_TIMEOUT_MS 1000
 /* For terminating the workers at the end. */
 #define STOP_TIMEOUT_MS 10000
 
@@ -148,19 +150,26 @@ static void raise_descriptor_limit(void)
 
 /* ---- fetching ---- */
 
-/* Waits until the workers are open, or one is and the rest takes long. */
+/* Waits until the workers are open. One open and the rest slow is enough to go on with, in the end; none open
+ * and failures for a while will not get better: the probe then says why. */
 static bool await_open(demo_t *demo, corepool_pool_t pool)
 {
     corepool_stats_t stats = {0};
-    double until = now_s() + OPEN_TIMEOUT_MS / 1e3;
-    int err;
-    while ((err = corepool_pool_stats(pool, &stats)) == COREPOOL_OK && stats.idle < stats.quota &&
-           now_s() < until)
+    double begin = now_s();
+    for (;;) {
+        int err = corepool_pool_stats(pool, &stats);
+        double waited_ms = (now_s() - begin) * 1e3;
+        if (err != COREPOOL_OK) {
+            complain(demo, "pool", err);
+            return false;
+        }
+        if (stats.idle == stats.quota || waited_ms > OPEN_TIMEOUT_MS)
+            return true;
+        if (stats.idle == 0 && stats.open_failures > 0 && waited_ms > REFUSED_TIMEOUT_MS)
+            return true;
         if (!wait_ms(demo, 5))
             return false;
-    if (err != COREPOOL_OK)
-        complain(demo, "pool", err);
-    return err == COREPOOL_OK;
+    }
 }
 
 /* One request ahead of all others, to say what is wrong before a thousand failures do. */
