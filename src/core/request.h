@@ -14,6 +14,8 @@
 #include "core/slot.h"
 #include "machine/mailbox.h"
 
+struct corepool_shard;
+
 enum cp_outcome {
     CP_PENDING,
     CP_GRANTED,
@@ -31,6 +33,9 @@ struct cp_request {
     struct cp_message given_up; /* caller → manager: forget me */
     /* Set by the caller before posting. */
     struct cp_slice *slice;
+    struct corepool_shard *shard; /* the slice's */
+    uint64_t epoch;             /* the slice's, when the caller looked up the pool */
+    struct cp_list owner_link;  /* in the caller's cache */
     struct cp_thread *thread;
     int64_t posted_at;          /* when its waiting began, monotonic ns */
     bool again;                 /* it had a worker that its checkout callback refused: keeps its place */

@@ -38,7 +38,9 @@ struct corepool_worker {
     /* The manager's. */
     struct cp_list link;                   /* in one of the core's lists, by phase */
     void *context;                         /* the class's, while opening */
+    void *job;                             /* shard/worker.c's, for classes that block */
     uint8_t phase;                         /* enum cp_phase */
+    bool explained;                        /* this init has said why it fails */
     uint8_t doom;                          /* corepool_reason_t that item.doomed stands for */
 } cp_line_aligned;
 

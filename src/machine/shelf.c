@@ -14,12 +14,13 @@ void cp_shelf_init(struct cp_shelf *shelf, _Atomic(struct cp_item *) *ring, uint
                    bool portable)
 {
     cp_assert(capacity && !(capacity & (capacity - 1)));
-    atomic_store_explicit(&shelf->head, 0, memory_order_relaxed);
-    atomic_store_explicit(&shelf->tail, 0, memory_order_relaxed);
-    atomic_store_explicit(&shelf->flags, portable ? CP_SHELF_PORTABLE : 0, memory_order_relaxed);
     shelf->cpu = cpu;
     shelf->ring = ring;
     shelf->mask = capacity - 1;
+    atomic_store_explicit(&shelf->head, 0, memory_order_relaxed);
+    atomic_store_explicit(&shelf->tail, 0, memory_order_relaxed);
+    /* Last: a caller that is late by a whole life of the shelf finds it closed until everything else is in place. */
+    atomic_store_explicit(&shelf->flags, portable ? CP_SHELF_PORTABLE : 0, memory_order_release);
 }
 
 /* Under the lock: why an operation cannot go on, or DONE. */

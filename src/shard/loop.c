@@ -20,7 +20,10 @@ void cp_loop_drain(struct cp_loop *loop)
 
 static void on_wake(uv_async_t *wake)
 {
-    cp_loop_drain(wake->data);
+    struct cp_loop *loop = wake->data;
+    cp_loop_drain(loop);
+    if (loop->drained)
+        loop->drained(loop);
 }
 
 int cp_loop_open(struct cp_loop *loop, uv_loop_t *uv, struct cp_thread *thread)
@@ -76,6 +79,8 @@ void cp_loop_close(struct cp_loop *loop, void (*closed)(struct cp_loop *loop))
 {
     loop->closed = closed;
     refuse_messages(loop);
+    if (loop->close_spare)
+        loop->close_spare(loop);
     uv_close((uv_handle_t *)&loop->wake, cp_loop_handle_closed);
 }
 

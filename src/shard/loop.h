@@ -21,14 +21,16 @@ struct cp_loop {
     struct cp_list requests;  /* asynchronous checkouts under way (front/async.c) */
     struct cp_list spare;     /* their cache */
     uint32_t open_handles;    /* until their close callbacks */
-    void (*closed)(struct cp_loop *loop); /* all handles are closed */
+    void (*drained)(struct cp_loop *loop); /* set by the owner: after the messages of a wake-up; may be NULL */
+    void (*close_spare)(struct cp_loop *loop); /* set by who uses `spare`: when it closes; may be NULL */
+    void (*closed)(struct cp_loop *loop);  /* all handles are closed */
 };
 
 /* For memory the caller owns. Negative code with detail. The loop is not kept alive by it. */
 int cp_loop_open(struct cp_loop *loop, uv_loop_t *uv, struct cp_thread *thread);
 
 /* Takes no more messages; runs those it has; closes its handles, and calls `closed` from the loop when the last one
- * is. Cached requests are freed. */
+ * is. No request may be under way. */
 void cp_loop_close(struct cp_loop *loop, void (*closed)(struct cp_loop *loop));
 
 /* The same when the thread ends and the loop will never run again: messages run, handles are left as they are. */

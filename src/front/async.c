@@ -1,0 +1,389 @@
+/* front/async.c: checkouts that complete on a libuv loop: a shard's own, or one that a program attached.
+ *
+ * One object per waiting checkout, cached per loop. States: spare → waiting (in loop->requests, its outcome PENDING) →
+ * decided by the manager (grant or close: a message brings it home), by its timer, or by a cancel → spare. All on the
+ * loop's thread but on_notify, which runs where the manager is. */
+#include <stdlib.h>
+
+#include "base/error.h"
+#include "front/checkout.h"
+
+struct async {
+    struct cp_request request;
+    struct cp_message decided; /* manager → loop */
+    struct cp_loop *loop;
+    struct cp_checkout checkout;
+    int64_t timeout_ms;
+    corepool_checkout_cb cb;
+    void *arg;
+    uint64_t generation;       /* of its uses: a handle to an earlier one is stale */
+    bool waiting;              /* its callback has not run */
+    uv_timer_t timer;          /* data: the loop */
+    struct cp_list link;       /* in loop->requests or loop->spare */
+};
+
+struct corepool_attachment {
+    struct cp_loop loop;
+    struct corepool_runtime *runtime;
+    struct cp_list link;
+    bool closed; /* under the runtime's lock: its handles are gone, or its thread is */
+};
+
+/* --- objects --------------------------------------------------------------------------------------------------------- */
+
+static void free_async(struct cp_request *request)
+{
+    free(cp_container(request, struct async, request));
+}
+
+static void hold_loop(struct cp_loop *loop)
+{
+    if (!loop->thread->shard)
+        uv_ref((uv_handle_t *)&loop->wake);
+}
+
+static void let_loop_end(struct cp_loop *loop)
+{
+    if (!loop->thread->shard && cp_list_is_empty(&loop->requests))
+        uv_unref((uv_handle_t *)&loop->wake);
+}
+
+static void close_spare(struct cp_loop *loop);
+
+static struct async *take_async(struct cp_loop *loop)
+{
+    loop->close_spare = close_spare;
+    for (struct cp_list *at = loop->spare.next; at != &loop->spare; at = at->next) {
+        struct async *spare = cp_container(at, struct async, link);
+        if (atomic_load(&spare->request.life) == CP_LIFE_FREE) {
+            cp_list_unlink(&spare->link);
+            return spare;
+        }
+    }
+    struct async *async = calloc(1, sizeof *async);
+    if (!async)
+        return NULL;
+    async->loop = loop;
+    async->request.free = free_async;
+    cp_list_init(&async->request.link);
+    cp_list_init(&async->link);
+    uv_timer_init(loop->uv, &async->timer); /* cannot fail */
+    async->timer.data = loop;
+    cp_loop_handle_opened(loop);
+    return async;
+}
+
+/* Ends its use: from here on a handle to it is stale, and its callback may start another. */
+static void retire(struct async *async)
+{
+    uv_timer_stop(&async->timer);
+    async->waiting = false;
+    async->generation++;
+    cp_list_unlink(&async->link);
+    cp_list_push_front(&async->loop->spare, &async->link);
+    let_loop_end(async->loop);
+}
+
+static void finish(struct async *async, int status, const corepool_lease_t *lease)
+{
+    corepool_checkout_cb cb = async->cb;
+    void *arg = async->arg;
+    retire(async);
+    cb(status, status == COREPOOL_OK ? lease : NULL, arg);
+}
+
+/* --- waiting ------------------------------------------------------------------------------------------------------------ */
+
+static void on_notify(struct cp_request *request);
+
+static int post(struct async *async)
+{
+    struct cp_request *request = &async->request;
+    atomic_store(&request->outcome, CP_PENDING);
+    atomic_store(&request->life, CP_LIFE_LENT);
+    request->thread = async->loop->thread;
+    request->again = async->checkout.again;
+    request->notify = on_notify;
+    request->posted_at = cp_now_ns();
+    if (cp_slice_send_request(async->checkout.slice, request, async->checkout.epoch))
+        return COREPOOL_OK;
+    atomic_store(&request->life, CP_LIFE_FREE);
+    return cp_fail(COREPOOL_ECLOSED, "the pool is closed");
+}
+
+/* The same checkout tries the next worker: OK with a lease, PENDING when it waits (again), or an error. */
+static int try_next(struct async *async, corepool_lease_t *lease)
+{
+    struct cp_checkout *checkout = &async->checkout;
+    cp_slot *slot;
+    for (;;) {
+        checkout->again = true;
+        enum cp_shelf_outcome outcome = cp_checkout_take(checkout, &slot);
+        if (outcome != CP_SHELF_DONE) {
+            int status = outcome == CP_SHELF_EMPTY ? post(async) : cp_fail(COREPOOL_ECLOSED, "the pool is closed");
+            return status == COREPOOL_OK ? COREPOOL_PENDING : status;
+        }
+        cp_checkout_lease(slot, checkout->self, lease);
+        int status = cp_checkout_validate(checkout, lease);
+        if (status != COREPOOL_REMOVE)
+            return status;
+    }
+}
+
+/* The manager has decided. */
+static void complete(struct async *async)
+{
+    corepool_lease_t lease;
+    struct cp_request *request = &async->request;
+    bool granted = atomic_load(&request->outcome) == CP_GRANTED;
+    cp_slot *slot = request->slot;
+    uint64_t generation = request->generation;
+    atomic_store(&request->life, CP_LIFE_FREE);
+    if (!granted) {
+        if (async->waiting)
+            finish(async, cp_fail(COREPOOL_ECLOSED, "the pool is closed"), NULL);
+        return;
+    }
+    if (!async->waiting) { /* detached meanwhile: nobody is told, the worker goes back */
+        lease = (corepool_lease_t){.worker = slot, .generation = generation};
+        async->checkout.self->taken++;
+        cp_lease_end(&lease, async->checkout.self, COREPOOL_REASON_NONE);
+        return;
+    }
+    int status = cp_checkout_granted(&async->checkout, slot, generation, &lease);
+    if (status == COREPOOL_REMOVE)
+        status = try_next(async, &lease);
+    if (status != COREPOOL_PENDING)
+        finish(async, status, &lease);
+}
+
+static void deliver_decided(struct cp_message *message)
+{
+    complete(cp_container(message, struct async, decided));
+}
+
+/* On the manager's thread. The loop may have been detached, or its thread may have ended, at any moment before. */
+static void on_notify(struct cp_request *request)
+{
+    struct async *async = cp_container(request, struct async, request);
+    if (cp_self->loop == async->loop) {
+        complete(async);
+        return;
+    }
+    async->decided.deliver = deliver_decided;
+    if (cp_loop_send(async->loop, &async->decided))
+        return;
+    if (atomic_load(&request->outcome) == CP_GRANTED) {
+        corepool_lease_t lease = {.worker = request->slot, .generation = request->generation};
+        atomic_store(&lease.worker->holder, cp_self); /* its end is counted here, as its begin is */
+        cp_self->taken++;
+        cp_lease_end(&lease, cp_self, COREPOOL_REASON_NONE);
+    }
+    cp_request_release(request);
+}
+
+static void start_timer(struct async *async);
+
+/* libuv's idea of now may be old when a timer is started, so it may fire early: the deadline decides. */
+static void on_timer(uv_timer_t *timer)
+{
+    struct async *async = cp_container(timer, struct async, timer);
+    if (cp_now_ns() < async->checkout.deadline) {
+        start_timer(async);
+    } else if (cp_request_decide(&async->request, CP_TIMED_OUT)) {
+        int status = cp_checkout_timed_out(&async->checkout, async->timeout_ms);
+        cp_slice_give_up(&async->request);
+        finish(async, status, NULL);
+    } /* else the manager was faster, its message is on the way */
+}
+
+static void start_timer(struct async *async)
+{
+    int left = cp_left_ms(async->checkout.deadline, cp_now_ns());
+    if (left >= 0)
+        uv_timer_start(&async->timer, on_timer, (uint64_t)left, 0); /* fails without a callback only */
+}
+
+static int start_waiting(struct cp_loop *loop, const struct cp_checkout *checkout, int64_t timeout_ms,
+                         corepool_checkout_cb cb, void *arg, corepool_request_t *handle)
+{
+    struct async *async = take_async(loop);
+    if (!async)
+        return cp_fail(COREPOOL_ENOMEM, "no memory to wait");
+    async->checkout = *checkout;
+    async->checkout.deadline = cp_deadline_ns(cp_now_ns(), timeout_ms);
+    async->timeout_ms = timeout_ms;
+    async->cb = cb;
+    async->arg = arg;
+    int status = post(async);
+    if (status != COREPOOL_OK) {
+        cp_list_push_front(&loop->spare, &async->link);
+        return status;
+    }
+    async->waiting = true;
+    cp_list_push_back(&loop->requests, &async->link);
+    hold_loop(loop);
+    start_timer(async);
+    if (handle)
+        *handle = (corepool_request_t){.impl = async, .generation = async->generation};
+    return COREPOOL_OK;
+}
+
+/* --- public ---------------------------------------------------------------------------------------------------------------- */
+
+int corepool_checkout_async(corepool_pool_t pool, const corepool_checkout_options_t *options, corepool_checkout_cb cb,
+                            void *arg, corepool_request_t *request)
+{
+    struct cp_checkout checkout;
+    corepool_lease_t lease;
+    cp_slot *slot;
+    if (request)
+        *request = (corepool_request_t){0};
+    if (!cb)
+        return cp_fail(COREPOOL_EINVAL, "cb: NULL");
+    int status = cp_checkout_begin(&checkout, pool, options);
+    if (status != COREPOOL_OK)
+        return status;
+    struct cp_loop *loop = checkout.self->loop;
+    if (!loop)
+        return cp_fail(COREPOOL_ETHREAD, "this thread is no shard and has no loop attached: see corepool_loop_attach");
+    do {
+        enum cp_shelf_outcome outcome = cp_checkout_take(&checkout, &slot);
+        if (outcome == CP_SHELF_CLOSED_NOW)
+            return cp_fail(COREPOOL_ECLOSED, "the pool is closed");
+        if (outcome == CP_SHELF_EMPTY)
+            return start_waiting(loop, &checkout, options && options->timeout_ms ? options->timeout_ms
+                                                                               : COREPOOL_TIMEOUT_DEFAULT_MS,
+                                 cb, arg, request);
+        cp_checkout_lease(slot, checkout.self, &lease);
+        status = cp_checkout_validate(&checkout, &lease);
+        checkout.again = true;
+    } while (status == COREPOOL_REMOVE);
+    cb(status, status == COREPOOL_OK ? &lease : NULL, arg);
+    return COREPOOL_OK;
+}
+
+int corepool_request_cancel(corepool_request_t request)
+{
+    struct async *async = request.impl;
+    if (!async)
+        return cp_fail(COREPOOL_ESTALE, "the request did not wait");
+    if (!cp_self || cp_self->loop != async->loop)
+        return cp_fail(COREPOOL_ETHREAD, "a request is cancelled on the thread that asked");
+    if (async->generation != request.generation || !async->waiting)
+        return cp_fail(COREPOOL_ESTALE, "the request has completed");
+    if (!cp_request_decide(&async->request, CP_CANCELLED))
+        return cp_fail(COREPOOL_ESTALE, "the request has been decided, its callback is about to run");
+    cp_slice_give_up(&async->request);
+    finish(async, cp_fail(COREPOOL_ECANCELED, "the request was cancelled"), NULL);
+    return COREPOOL_OK;
+}
+
+/* --- attach and detach ------------------------------------------------------------------------------------------------------- */
+
+int corepool_loop_attach(corepool_runtime_t *runtime, uv_loop_t *loop, corepool_attachment_t **out)
+{
+    int code = COREPOOL_OK;
+    if (!runtime || !loop || !out)
+        return cp_fail(COREPOOL_EINVAL, "%s: NULL", !runtime ? "runtime" : !loop ? "loop" : "attachment");
+    *out = NULL;
+    struct cp_thread *self = cp_thread_self(&code);
+    if (!self)
+        return code;
+    if (self->loop)
+        return cp_fail(COREPOOL_ETHREAD, self->shard ? "a shard's loop needs no attaching"
+                                                     : "this thread has a loop attached already");
+    struct corepool_attachment *attachment = calloc(1, sizeof *attachment);
+    if (!attachment)
+        return cp_fail(COREPOOL_ENOMEM, "no memory to attach a loop");
+    code = cp_loop_open(&attachment->loop, loop, self);
+    if (code != COREPOOL_OK) {
+        free(attachment);
+        return code;
+    }
+    attachment->runtime = runtime;
+    self->loop = &attachment->loop;
+    pthread_mutex_lock(&runtime->lock);
+    cp_list_push_back(&runtime->attachments, &attachment->link);
+    pthread_mutex_unlock(&runtime->lock);
+    *out = attachment;
+    return COREPOOL_OK;
+}
+
+/* The last handle is closed. Managers may still look at the loop while they hold one of its requests, so its memory
+ * goes with the runtime. */
+static void on_loop_closed(struct cp_loop *loop)
+{
+    struct corepool_attachment *attachment = cp_container(loop, struct corepool_attachment, loop);
+    pthread_mutex_lock(&attachment->runtime->lock);
+    attachment->closed = true;
+    pthread_mutex_unlock(&attachment->runtime->lock);
+}
+
+static void on_timer_closed(uv_handle_t *handle)
+{
+    struct async *async = cp_container(handle, struct async, timer);
+    cp_loop_handle_closed(handle);
+    cp_request_disown(&async->request);
+}
+
+static void close_spare(struct cp_loop *loop)
+{
+    while (!cp_list_is_empty(&loop->spare)) {
+        struct async *async = cp_container(loop->spare.next, struct async, link);
+        cp_list_unlink(&async->link);
+        uv_close((uv_handle_t *)&async->timer, on_timer_closed);
+    }
+}
+
+/* Ends every request that waits; `tell`: with its callback. One that the manager has decided meanwhile is no longer
+ * waiting when its message comes. */
+static void cancel_all(struct cp_loop *loop, bool tell)
+{
+    while (!cp_list_is_empty(&loop->requests)) {
+        struct async *async = cp_container(loop->requests.next, struct async, link);
+        if (cp_request_decide(&async->request, CP_CANCELLED))
+            cp_slice_give_up(&async->request);
+        if (tell)
+            finish(async, cp_fail(COREPOOL_ECANCELED, "the loop was detached"), NULL);
+        else
+            retire(async);
+    }
+}
+
+void corepool_loop_detach(corepool_attachment_t *attachment)
+{
+    if (!attachment || !cp_self || cp_self->loop != &attachment->loop)
+        return;
+    cp_self->loop = NULL; /* callbacks that ask again are refused */
+    cancel_all(&attachment->loop, true);
+    cp_self->loop = &attachment->loop; /* messages that are in the box still come home */
+    cp_loop_close(&attachment->loop, on_loop_closed);
+    cp_self->loop = NULL;
+}
+
+void cp_async_thread_ended(struct cp_thread *thread)
+{
+    struct cp_loop *loop = thread->loop;
+    if (!loop || thread->shard)
+        return;
+    cancel_all(loop, false);
+    cp_loop_abandon(loop);
+    thread->loop = NULL;
+}
+
+void cp_attachments_free(struct corepool_runtime *runtime)
+{
+    while (!cp_list_is_empty(&runtime->attachments)) {
+        struct corepool_attachment *attachment =
+            cp_container(runtime->attachments.next, struct corepool_attachment, link);
+        cp_list_unlink(&attachment->link);
+        /* An abandoned loop's objects: its thread ended without detaching. */
+        while (!cp_list_is_empty(&attachment->loop.spare)) {
+            struct async *async = cp_container(attachment->loop.spare.next, struct async, link);
+            cp_list_unlink(&async->link);
+            cp_request_disown(&async->request);
+        }
+        free(attachment);
+    }
+}

@@ -1,0 +1,371 @@
+/* front/checkout.c: taking and giving back workers from any thread.
+ *
+ * A checkout looks at the shelf of the caller's CPU; on a miss at the slice's returned list; then it posts a request and
+ * sleeps on it. The pool's generation is compared before (a closed handle reaches nothing) and after a worker was
+ * taken (the slice may have become another pool's in between; the worker goes back there). */
+#include "front/checkout.h"
+
+#include <stdlib.h>
+
+#include "base/error.h"
+#include "base/point.h"
+
+/* How often a caller that is moved to another CPU on its way follows there before it asks by message. */
+#define FOLLOW_CPU 4
+
+/* --- give back -------------------------------------------------------------------------------------------------------- */
+
+/* The caller owns the slot without a lease: to the manager. */
+static void hand_over(cp_slot *slot, uint32_t tag, corepool_reason_t reason)
+{
+    atomic_store_explicit(&slot->reason, reason, memory_order_relaxed);
+    cp_slot_set_stamp(slot, cp_stamp_generation(cp_slot_stamp(slot)), tag);
+    cp_slice_return(slot, true);
+}
+
+static void count_end(struct cp_thread *self, struct cp_thread *holder)
+{
+    if (cp_likely(holder == self))
+        self->ended++;
+    else if (holder) /* a count that only the holder's end looks at */
+        atomic_fetch_add_explicit(&holder->ended_elsewhere, 1, memory_order_relaxed);
+}
+
+static int stale(void)
+{
+    return cp_fail(COREPOOL_ESTALE, "the lease was ended before: checked in twice, or reclaimed");
+}
+
+static int end_by_message(corepool_lease_t *lease, struct cp_thread *self, corepool_reason_t reason, bool wake)
+{
+    cp_slot *slot = lease->worker;
+    struct cp_thread *holder = atomic_load_explicit(&slot->holder, memory_order_relaxed);
+    uint64_t held = cp_stamp(lease->generation, CP_TAG_LEASED);
+    uint32_t tag = reason == COREPOOL_REASON_NONE ? CP_TAG_RETURNED : CP_TAG_REMOVED;
+    if (!cp_shelf_claim(&slot->slice->shelf, &slot->item, held, cp_stamp(lease->generation, tag)))
+        return stale();
+    /* Not read before the slot is on the returned list. */
+    atomic_store_explicit(&slot->reason, reason, memory_order_relaxed);
+    cp_slice_return(slot, wake);
+    count_end(self, holder);
+    *lease = (corepool_lease_t){0};
+    return COREPOOL_OK;
+}
+
+int cp_lease_end(corepool_lease_t *lease, struct cp_thread *self, corepool_reason_t reason)
+{
+    cp_slot *slot = lease->worker;
+    if (reason != COREPOOL_REASON_NONE)
+        return end_by_message(lease, self, reason, true);
+    struct cp_thread *holder = atomic_load_explicit(&slot->holder, memory_order_relaxed);
+    enum cp_shelf_outcome outcome = cp_shelf_give(&slot->slice->shelf, &slot->item,
+                                                  cp_stamp(lease->generation, CP_TAG_LEASED),
+                                                  cp_stamp(lease->generation, self->tag));
+    if (cp_unlikely(outcome != CP_SHELF_DONE))
+        return outcome == CP_SHELF_STALE ? stale()
+                                         : end_by_message(lease, self, reason, outcome != CP_SHELF_ELSEWHERE);
+    count_end(self, holder);
+    *lease = (corepool_lease_t){0};
+    return COREPOOL_OK;
+}
+
+/* What every ending checks first. */
+static int check_lease(const corepool_lease_t *lease, struct cp_thread **self)
+{
+    int code;
+    if (cp_unlikely(!lease || !lease->worker))
+        return cp_fail(COREPOOL_EINVAL, "lease: NULL, or never filled by a checkout");
+    *self = cp_thread_self(&code);
+    return cp_likely(*self != NULL) ? COREPOOL_OK : code;
+}
+
+/* The class's checkin callback, if the lease is still one. */
+static corepool_reason_t ask_class(const corepool_lease_t *lease)
+{
+    const corepool_class_t *cls = lease->worker->slice->cls;
+    if (cp_likely(!cls->checkin) || cp_slot_stamp(lease->worker) != cp_stamp(lease->generation, CP_TAG_LEASED))
+        return COREPOOL_REASON_NONE;
+    void *resource = atomic_load_explicit(&lease->worker->resource, memory_order_relaxed);
+    return cls->checkin(resource, lease->resource) == COREPOOL_OK ? COREPOOL_REASON_NONE : COREPOOL_REASON_CHECKIN;
+}
+
+int corepool_checkin(corepool_lease_t *lease)
+{
+    struct cp_thread *self;
+    int status = check_lease(lease, &self);
+    if (cp_unlikely(status != COREPOOL_OK))
+        return status;
+    return cp_lease_end(lease, self, ask_class(lease));
+}
+
+int corepool_checkin_remove(corepool_lease_t *lease)
+{
+    struct cp_thread *self;
+    int status = check_lease(lease, &self);
+    return status == COREPOOL_OK ? cp_lease_end(lease, self, COREPOOL_REASON_REMOVED) : status;
+}
+
+int corepool_checkin_fail(corepool_lease_t *lease)
+{
+    struct cp_thread *self;
+    int status = check_lease(lease, &self);
+    return status == COREPOOL_OK ? cp_lease_end(lease, self, COREPOOL_REASON_FAILED) : status;
+}
+
+/* --- take ---------------------------------------------------------------------------------------------------------------- */
+
+/* Whether a taken slot may be used; else it is handed on and the checkout has to look again. */
+static bool is_usable(const struct cp_checkout *checkout, cp_slot *slot)
+{
+    if (cp_unlikely(!cp_pool_is_open(checkout->pool)) ||
+        cp_unlikely(atomic_load_explicit(&slot->item.doomed, memory_order_relaxed))) {
+        hand_over(slot, CP_TAG_RETURNED, COREPOOL_REASON_NONE);
+        return false;
+    }
+    return true;
+}
+
+/* Only who runs on the shelf's CPU may look at the returned list: see shelf.h on double endings. */
+static cp_slot *look_at_returned(struct cp_checkout *checkout)
+{
+    const struct cp_shelf *shelf = &checkout->slice->shelf;
+    if (atomic_load_explicit(&shelf->flags, memory_order_relaxed) & CP_SHELF_PORTABLE || cp_rseq_cpu() != shelf->cpu)
+        return NULL;
+    return cp_slice_collect_one(checkout->slice, checkout->self);
+}
+
+/* What a shelf that had nothing leaves to do. *moved: the caller may be on another CPU by now. */
+static enum cp_shelf_outcome take_missed(struct cp_checkout *checkout, enum cp_shelf_outcome outcome, cp_slot **slot)
+{
+    checkout->epoch = atomic_load_explicit(&checkout->slice->epoch, memory_order_acquire);
+    if (outcome == CP_SHELF_CLOSED_NOW || !cp_pool_is_open(checkout->pool))
+        return CP_SHELF_CLOSED_NOW; /* else the epoch was read while the slice was this pool's */
+    if (outcome == CP_SHELF_EMPTY) {
+        *slot = look_at_returned(checkout);
+        if (*slot && is_usable(checkout, *slot))
+            return CP_SHELF_DONE;
+    }
+    return cp_pool_is_open(checkout->pool) ? CP_SHELF_EMPTY : CP_SHELF_CLOSED_NOW;
+}
+
+enum cp_shelf_outcome cp_checkout_take(struct cp_checkout *checkout, cp_slot **slot)
+{
+    enum cp_shelf_outcome outcome = CP_SHELF_CLOSED_NOW;
+    struct cp_item *item;
+    for (unsigned tries = 0; cp_pool_is_open(checkout->pool);) {
+        struct cp_slice *slice = cp_slice_for(checkout->pool);
+        checkout->slice = slice;
+        outcome = cp_shelf_take(&slice->shelf, atomic_load_explicit(&slice->end, memory_order_relaxed), &item);
+        if (cp_likely(outcome == CP_SHELF_DONE)) {
+            *slot = cp_slot_of(item);
+            if (cp_likely(is_usable(checkout, *slot)))
+                return outcome;
+        } else if (outcome != CP_SHELF_ELSEWHERE || ++tries == FOLLOW_CPU) {
+            return take_missed(checkout, outcome, slot);
+        }
+    }
+    return CP_SHELF_CLOSED_NOW;
+}
+
+int cp_checkout_validate(const struct cp_checkout *checkout, corepool_lease_t *lease)
+{
+    const corepool_class_t *cls = lease->worker->slice->cls;
+    if (cp_likely(!cls->checkout))
+        return COREPOOL_OK;
+    int verdict = cls->checkout(lease->resource, checkout->command, &lease->resource);
+    if (cp_likely(verdict == COREPOOL_OK))
+        return COREPOOL_OK;
+    bool skip = verdict == COREPOOL_SKIP;
+    cp_lease_end(lease, checkout->self, skip ? COREPOOL_REASON_NONE : COREPOOL_REASON_CHECKOUT);
+    *lease = (corepool_lease_t){0}; /* also if the callback ended it itself */
+    return skip ? cp_fail(COREPOOL_ESKIPPED, "class %s skipped this checkout", cls->name) : COREPOOL_REMOVE;
+}
+
+int cp_checkout_granted(struct cp_checkout *checkout, cp_slot *slot, uint64_t generation, corepool_lease_t *lease)
+{
+    checkout->self->taken++;
+    lease->resource = atomic_load_explicit(&slot->resource, memory_order_relaxed);
+    lease->worker = slot;
+    lease->generation = generation;
+    return cp_checkout_validate(checkout, lease);
+}
+
+static int closed(void)
+{
+    return cp_fail(COREPOOL_ECLOSED, "the pool is closed");
+}
+
+int cp_checkout_begin(struct cp_checkout *checkout, corepool_pool_t pool, const corepool_checkout_options_t *options)
+{
+    int code = COREPOOL_OK;
+    if (cp_unlikely(!pool.impl || pool.shard != COREPOOL_SHARD_LOCAL))
+        code = cp_pool_check_handle(pool);
+    if (code == COREPOOL_OK && options && cp_unlikely(options->timeout_ms < COREPOOL_INFINITE))
+        code = cp_check_timeout("timeout_ms", options->timeout_ms);
+    if (cp_unlikely(code != COREPOOL_OK))
+        return code;
+    checkout->self = cp_thread_self(&code);
+    if (cp_unlikely(!checkout->self))
+        return code;
+    checkout->pool = pool;
+    checkout->command = options ? options->command : NULL;
+    checkout->again = false;
+    return COREPOOL_OK;
+}
+
+/* --- wait ------------------------------------------------------------------------------------------------------------------ */
+
+static int64_t timeout_of(const corepool_checkout_options_t *options)
+{
+    return options && options->timeout_ms ? options->timeout_ms : COREPOOL_TIMEOUT_DEFAULT_MS;
+}
+
+static void free_request(struct cp_request *request)
+{
+    free(request);
+}
+
+/* One of this thread's requests that no manager looks at any more, or a new one. */
+static struct cp_request *take_request(struct cp_thread *self)
+{
+    for (struct cp_list *at = self->requests.next; at != &self->requests; at = at->next) {
+        struct cp_request *request = cp_container(at, struct cp_request, owner_link);
+        if (atomic_load(&request->life) == CP_LIFE_FREE)
+            return request;
+    }
+    struct cp_request *request = calloc(1, sizeof *request);
+    if (!request)
+        return NULL;
+    request->free = free_request;
+    cp_list_init(&request->link);
+    cp_list_init(&request->owner_link);
+    cp_list_push_back(&self->requests, &request->owner_link);
+    return request;
+}
+
+int cp_checkout_timed_out(const struct cp_checkout *checkout, int64_t timeout_ms)
+{
+    char error[CP_ERROR_BYTES];
+    struct cp_slice *slice = checkout->slice;
+    cp_slice_last_error(slice, error);
+    return cp_fail(COREPOOL_ETIMEDOUT, "timed out after %lld ms: %u waiting, %u opening on shard %u%s%s",
+                   (long long)timeout_ms, atomic_load(&slice->core.waiting), atomic_load(&slice->core.opening),
+                   slice->shard->index, *error ? "; last open error: " : "", error);
+}
+
+/* Sleeps until the outcome is decided, by the manager or by the deadline. */
+static enum cp_outcome sleep_on(struct cp_request *request, int64_t deadline)
+{
+    for (;;) {
+        enum cp_outcome outcome = atomic_load(&request->outcome);
+        if (outcome != CP_PENDING)
+            return outcome;
+        if (!cp_futex_wait(&request->outcome, CP_PENDING, deadline) && cp_request_decide(request, CP_TIMED_OUT))
+            return CP_TIMED_OUT;
+    }
+}
+
+/* OK with a validated lease, COREPOOL_REMOVE to look again, or an error. */
+static int wait_for_grant(struct cp_checkout *checkout, int64_t timeout_ms, corepool_lease_t *lease)
+{
+    struct cp_request *request = take_request(checkout->self);
+    if (!request)
+        return cp_fail(COREPOOL_ENOMEM, "no memory to wait");
+    atomic_store(&request->outcome, CP_PENDING);
+    atomic_store(&request->life, CP_LIFE_LENT);
+    request->thread = checkout->self;
+    request->again = checkout->again;
+    request->notify = NULL;
+    request->posted_at = cp_now_ns();
+    if (!cp_slice_send_request(checkout->slice, request, checkout->epoch)) {
+        atomic_store(&request->life, CP_LIFE_FREE);
+        return closed();
+    }
+    cp_point(REQUEST_POSTED);
+    enum cp_outcome outcome = sleep_on(request, checkout->deadline);
+    if (outcome == CP_TIMED_OUT) {
+        int status = cp_checkout_timed_out(checkout, timeout_ms);
+        cp_slice_give_up(request);
+        return status;
+    }
+    cp_slot *slot = request->slot;
+    uint64_t generation = request->generation;
+    atomic_store(&request->life, CP_LIFE_FREE);
+    return outcome == CP_GRANTED ? cp_checkout_granted(checkout, slot, generation, lease) : closed();
+}
+
+/* --- public ------------------------------------------------------------------------------------------------------------------ */
+
+/* Everything but the first look at the shelf: waiting, and looking again when a class refused a worker. */
+__attribute__((noinline)) static int checkout_slowly(struct cp_checkout *checkout, enum cp_shelf_outcome outcome,
+                                                     const corepool_checkout_options_t *options, corepool_lease_t *lease)
+{
+    int64_t timeout_ms = timeout_of(options);
+    checkout->deadline = cp_deadline_ns(cp_now_ns(), timeout_ms);
+    for (;;) {
+        int status = COREPOOL_REMOVE;
+        cp_slot *slot;
+        if (outcome == CP_SHELF_CLOSED_NOW)
+            return closed();
+        if (outcome == CP_SHELF_EMPTY)
+            status = wait_for_grant(checkout, timeout_ms, lease);
+        if (status != COREPOOL_REMOVE)
+            return status;
+        /* A worker was refused by its class: the same request tries the next, and keeps its place. */
+        checkout->again = true;
+        outcome = cp_checkout_take(checkout, &slot);
+        if (outcome == CP_SHELF_DONE) {
+            cp_checkout_lease(slot, checkout->self, lease);
+            status = cp_checkout_validate(checkout, lease);
+            if (status != COREPOOL_REMOVE)
+                return status;
+        }
+    }
+}
+
+int corepool_checkout(corepool_pool_t pool, const corepool_checkout_options_t *options, corepool_lease_t *lease)
+{
+    struct cp_checkout checkout;
+    cp_slot *slot;
+    if (cp_unlikely(!lease))
+        return cp_fail(COREPOOL_EINVAL, "lease: NULL");
+    *lease = (corepool_lease_t){0};
+    int status = cp_checkout_begin(&checkout, pool, options);
+    if (cp_unlikely(status != COREPOOL_OK))
+        return status;
+    if (cp_unlikely(checkout.self->shard != NULL))
+        return cp_fail(COREPOOL_EDEADLK, "a blocking checkout on a shard's thread would wait for itself: use "
+                                         "corepool_checkout_async");
+    enum cp_shelf_outcome outcome = cp_checkout_take(&checkout, &slot);
+    if (cp_likely(outcome == CP_SHELF_DONE)) {
+        cp_checkout_lease(slot, checkout.self, lease);
+        status = cp_checkout_validate(&checkout, lease);
+        if (cp_likely(status != COREPOOL_REMOVE))
+            return status;
+    }
+    return checkout_slowly(&checkout, outcome, options, lease);
+}
+
+int corepool_checkout_try(corepool_pool_t pool, const corepool_checkout_options_t *options, corepool_lease_t *lease)
+{
+    struct cp_checkout checkout;
+    cp_slot *slot;
+    if (cp_unlikely(!lease))
+        return cp_fail(COREPOOL_EINVAL, "lease: NULL");
+    *lease = (corepool_lease_t){0};
+    int status = cp_checkout_begin(&checkout, pool, options);
+    if (cp_unlikely(status != COREPOOL_OK))
+        return status;
+    if (cp_unlikely(pool.impl->managed))
+        return cp_fail(COREPOOL_ENOTSUP, "a managed pool has no shelf to try: every checkout asks its manager");
+    for (;;) {
+        enum cp_shelf_outcome outcome = cp_checkout_take(&checkout, &slot);
+        if (outcome != CP_SHELF_DONE)
+            return outcome == CP_SHELF_EMPTY ? cp_fail(COREPOOL_EEMPTY, "no worker is idle on the caller's shard")
+                                             : closed();
+        cp_checkout_lease(slot, checkout.self, lease);
+        status = cp_checkout_validate(&checkout, lease);
+        if (status != COREPOOL_REMOVE)
+            return status;
+    }
+}

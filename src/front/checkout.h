@@ -1,0 +1,60 @@
+/* front/checkout.h: the steps that blocking and asynchronous checkout share. Thread: any. */
+#ifndef CP_FRONT_CHECKOUT_H
+#define CP_FRONT_CHECKOUT_H
+
+#include "front/runtime.h"
+
+/* One checkout under way. */
+struct cp_checkout {
+    corepool_pool_t pool;
+    struct cp_thread *self;
+    void *command;
+    int64_t deadline; /* absolute; of the waiting */
+    bool again;       /* has had a worker that was refused: keeps its place in the queue */
+    struct cp_slice *slice; /* where it missed */
+    uint64_t epoch;         /* of the slice, while it was this pool's */
+};
+
+/* The slice that serves this caller, by its CPU or by the handle. */
+static inline struct cp_slice *cp_slice_for(corepool_pool_t pool)
+{
+    struct corepool_pool_impl *impl = pool.impl;
+    if (cp_unlikely(pool.shard >= 0))
+        return impl->by_shard[pool.shard];
+    uint32_t cpu = cp_rseq_cpu();
+    return atomic_load_explicit(&impl->by_cpu[cp_likely(cpu < impl->cpus) ? cpu : 0], memory_order_relaxed);
+}
+
+/* Takes an idle worker without waiting: DONE with *slot, which the caller owns and no one knows of yet; EMPTY: it has to
+ * wait (checkout->slice and epoch are set); CLOSED_NOW. */
+enum cp_shelf_outcome cp_checkout_take(struct cp_checkout *checkout, cp_slot **slot);
+
+/* The owned slot becomes a lease of `self`. */
+static inline void cp_checkout_lease(cp_slot *slot, struct cp_thread *self, corepool_lease_t *lease)
+{
+    uint64_t generation = cp_stamp_generation(cp_slot_stamp(slot)) + 1;
+    atomic_store_explicit(&slot->holder, self, memory_order_relaxed);
+    cp_slot_set_stamp(slot, generation, CP_TAG_LEASED);
+    self->taken++;
+    lease->resource = atomic_load_explicit(&slot->resource, memory_order_relaxed);
+    lease->worker = slot;
+    lease->generation = generation;
+}
+
+/* Runs the class's checkout callback on a fresh lease. OK; ESKIPPED (with detail, lease given back and zeroed); or
+ * COREPOOL_REMOVE: the worker is gone, the lease zeroed, the next is to be tried. */
+int cp_checkout_validate(const struct cp_checkout *checkout, corepool_lease_t *lease);
+
+/* A worker that was granted to a waiting checkout: lease and validation in one. */
+int cp_checkout_granted(struct cp_checkout *checkout, cp_slot *slot, uint64_t generation, corepool_lease_t *lease);
+
+/* Ends a lease: back to use, or to be terminated for `reason` if that is not NONE. OK or ESTALE. */
+int cp_lease_end(corepool_lease_t *lease, struct cp_thread *self, corepool_reason_t reason);
+
+/* ETIMEDOUT with a detail that says what it waited for. */
+int cp_checkout_timed_out(const struct cp_checkout *checkout, int64_t timeout_ms);
+
+/* Handle, timeout and thread; fills in checkout. */
+int cp_checkout_begin(struct cp_checkout *checkout, corepool_pool_t pool, const corepool_checkout_options_t *options);
+
+#endif

@@ -1,0 +1,166 @@
+/* front/look.c: looking into pools that run: leases out, statistics. Reads counters and stamps, stops nobody. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "front/runtime.h"
+
+/* --- leases ------------------------------------------------------------------------------------------------------- */
+
+struct visit {
+    void (*fn)(const corepool_lease_info_t *, void *);
+    void *arg;
+    int leases;
+};
+
+static void visit_slot(struct cp_slice *slice, cp_slot *slot, struct visit *visit)
+{
+    uint64_t stamp = atomic_load_explicit(&slot->item.stamp, memory_order_acquire); /* pairs with cp_slot_set_stamp */
+    if (cp_stamp_tag(stamp) != CP_TAG_LEASED)
+        return;
+    const struct cp_thread *holder = atomic_load_explicit(&slot->holder, memory_order_relaxed);
+    corepool_lease_info_t info = {.pool = slice->config.name,
+                                  .shard = slice->shard->index,
+                                  .worker = slot->number,
+                                  .checkout = cp_stamp_generation(stamp),
+                                  .thread_id = holder ? atomic_load(&holder->id) : 0};
+    if (holder)
+        memcpy(info.thread_name, holder->name, sizeof info.thread_name);
+    visit->leases++;
+    visit->fn(&info, visit->arg);
+}
+
+static void visit_slice(struct cp_slice *slice, void *arg)
+{
+    for (uint32_t i = 0; i < slice->core.options.quota; i++)
+        visit_slot(slice, &slice->slots[i], arg);
+}
+
+int corepool_pool_leases(corepool_pool_t pool, void (*fn)(const corepool_lease_info_t *, void *), void *arg)
+{
+    int status = cp_pool_check_handle(pool);
+    if (status == COREPOOL_OK && !fn)
+        status = cp_fail(COREPOOL_EINVAL, "fn: NULL");
+    if (status != COREPOOL_OK)
+        return status;
+    struct visit visit = {.fn = fn, .arg = arg};
+    pthread_mutex_lock(&pool.impl->runtime->lock);
+    if (!cp_pool_is_known(pool))
+        status = cp_fail(COREPOOL_ECLOSED, "the pool is closed");
+    else if (pool.shard >= 0)
+        visit_slice(pool.impl->by_shard[pool.shard], &visit);
+    else
+        cp_pool_each_slice(pool.impl, visit_slice, &visit);
+    pthread_mutex_unlock(&pool.impl->runtime->lock);
+    return status < 0 ? status : visit.leases;
+}
+
+struct words {
+    char *text;
+    size_t bytes;
+    unsigned leases;
+};
+
+/* So many are named; the rest is counted. */
+#define NAMED_LEASES 3
+
+static void put_lease(const corepool_lease_info_t *info, void *arg)
+{
+    struct words *words = arg;
+    size_t length = strlen(words->text);
+    if (words->leases++ < NAMED_LEASES)
+        snprintf(words->text + length, words->bytes - length, "%s worker %u of shard %u by thread %lld (%s)",
+                 words->leases > 1 ? "," : " leased:", info->worker, info->shard, (long long)info->thread_id,
+                 info->thread_name);
+}
+
+struct unfinished {
+    uint64_t opening, closing;
+};
+
+static void count_unfinished(struct cp_slice *slice, void *arg)
+{
+    struct unfinished *sum = arg;
+    sum->opening += atomic_load(&slice->core.opening);
+    sum->closing += atomic_load(&slice->core.closing);
+}
+
+void cp_pool_describe_leases(struct corepool_pool_impl *impl, char *text, size_t bytes)
+{
+    if (bytes < 2)
+        return;
+    struct words words = {.text = text, .bytes = bytes};
+    struct visit visit = {.fn = put_lease, .arg = &words};
+    struct unfinished sum = {0};
+    snprintf(text, bytes, "pool %s", impl->name);
+    cp_pool_each_slice(impl, visit_slice, &visit);
+    cp_pool_each_slice(impl, count_unfinished, &sum);
+    size_t length = strlen(text);
+    snprintf(text + length, bytes - length, " (%d leased, %llu opening, %llu terminating) ", visit.leases,
+             (unsigned long long)sum.opening, (unsigned long long)sum.closing);
+}
+
+/* --- statistics ------------------------------------------------------------------------------------------------------ */
+
+struct sum {
+    corepool_stats_t stats;
+    uint64_t waits[CP_HISTOGRAM_BUCKETS];
+    uint64_t highest;
+};
+
+static void add_slice(struct cp_slice *slice, void *arg)
+{
+    struct sum *sum = arg;
+    corepool_stats_t *stats = &sum->stats;
+    const struct cp_core *core = &slice->core;
+    uint64_t live = atomic_load(&core->live), leased = cp_slice_leased(slice);
+    uint64_t grants = atomic_load(&core->grants), leases = cp_slice_leases(slice);
+    stats->quota += core->options.quota;
+    stats->vacant += atomic_load(&core->vacant);
+    stats->opening += atomic_load(&core->opening);
+    stats->closing += atomic_load(&core->closing);
+    stats->leased += leased;
+    stats->idle += live > leased ? live - leased : 0;
+    stats->waiting += atomic_load(&core->waiting);
+    stats->checkouts += leases;
+    stats->grants += grants;
+    stats->shelf_hits += leases > grants ? leases - grants : 0;
+    stats->timeouts += atomic_load(&core->timeouts);
+    stats->cancels += atomic_load(&core->cancels);
+    stats->opens += atomic_load(&core->opens);
+    stats->open_failures += atomic_load(&core->open_failures);
+    stats->terminated += atomic_load(&core->terminated);
+    uint64_t highest = cp_histogram_sum(&core->waits, sum->waits);
+    sum->highest = highest > sum->highest ? highest : sum->highest;
+}
+
+static uint64_t quantile(const struct sum *sum, double part)
+{
+    uint64_t limit = cp_histogram_quantile(sum->waits, sum->stats.shelf_hits, part);
+    return limit < sum->highest ? limit : sum->highest; /* a bucket's limit may lie above all that was seen */
+}
+
+int corepool_pool_stats(corepool_pool_t pool, corepool_stats_t *stats)
+{
+    struct sum sum = {0};
+    int status = cp_pool_check_handle(pool);
+    if (status == COREPOOL_OK && !stats)
+        status = cp_fail(COREPOOL_EINVAL, "stats: NULL");
+    if (status != COREPOOL_OK)
+        return status;
+    pthread_mutex_lock(&pool.impl->runtime->lock);
+    if (!cp_pool_is_known(pool))
+        status = cp_fail(COREPOOL_ECLOSED, "the pool is closed");
+    else if (pool.shard >= 0)
+        add_slice(pool.impl->by_shard[pool.shard], &sum);
+    else
+        cp_pool_each_slice(pool.impl, add_slice, &sum);
+    pthread_mutex_unlock(&pool.impl->runtime->lock);
+    if (status != COREPOOL_OK)
+        return status;
+    sum.stats.wait_p50_us = quantile(&sum, 0.50);
+    sum.stats.wait_p99_us = quantile(&sum, 0.99);
+    sum.stats.wait_max_us = sum.highest;
+    *stats = sum.stats;
+    return COREPOOL_OK;
+}

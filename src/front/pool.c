@@ -1,0 +1,382 @@
+/* front/pool.c: opening and closing pools, and looking inside.
+ *
+ * A pool is a table of slices; the slices belong to their shards and are made, opened and released there. Opening is all or
+ * nothing. Closing begins with the generation: from then on no checkout succeeds, and no slice's block is used
+ * again before. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "front/runtime.h"
+
+#define MAX_OPENING_DEFAULT 8
+#define BACKOFF_MIN_DEFAULT_MS 20
+#define BACKOFF_MAX_DEFAULT_MS 2000
+/* A day: far above any use, far below an overflow in nanoseconds. */
+#define BACKOFF_LIMIT_MS (INT64_C(24) * 3600 * 1000)
+
+#define KNOWN_FLAGS (COREPOOL_POOL_LAZY | COREPOOL_POOL_PER_SHARD | COREPOOL_POOL_FIFO | COREPOOL_POOL_MANAGED)
+
+/* --- options ------------------------------------------------------------------------------------------------------ */
+
+static int check_class(const corepool_class_t *cls)
+{
+    if (!cls)
+        return cp_fail(COREPOOL_EINVAL, "cls: NULL: a pool needs a worker class");
+    if (!cls->name || !*cls->name)
+        return cp_fail(COREPOOL_EINVAL, "cls->name: a worker class needs a name");
+    if (!cls->init)
+        return cp_fail(COREPOOL_EINVAL, "cls->init: NULL: class %s cannot open workers", cls->name);
+    if (cls->flags & ~COREPOOL_CLASS_BLOCKING)
+        return cp_fail(COREPOOL_EINVAL, "cls->flags: 0x%x: unknown bits", cls->flags & ~COREPOOL_CLASS_BLOCKING);
+    return COREPOOL_OK;
+}
+
+static int check_options(const corepool_pool_options_t *options)
+{
+    if (options->flags & ~KNOWN_FLAGS)
+        return cp_fail(COREPOOL_EINVAL, "flags: 0x%x: unknown bits", options->flags & ~KNOWN_FLAGS);
+    if (options->backoff_min_ms < 0 || options->backoff_min_ms > BACKOFF_LIMIT_MS)
+        return cp_fail(COREPOOL_EINVAL, "backoff_min_ms: %lld: 0 (default) to a day", (long long)options->backoff_min_ms);
+    if (options->backoff_max_ms < 0 || options->backoff_max_ms > BACKOFF_LIMIT_MS)
+        return cp_fail(COREPOOL_EINVAL, "backoff_max_ms: %lld: 0 (default) to a day", (long long)options->backoff_max_ms);
+    if (options->backoff_max_ms && options->backoff_max_ms < options->backoff_min_ms)
+        return cp_fail(COREPOOL_EINVAL, "backoff_max_ms: %lld is less than backoff_min_ms",
+                       (long long)options->backoff_max_ms);
+    return COREPOOL_OK;
+}
+
+static int check_size(const corepool_runtime_t *runtime, unsigned size, unsigned flags)
+{
+    if (size == 0)
+        return cp_fail(COREPOOL_EINVAL, "size: 0: a pool has at least one worker");
+    if (size > COREPOOL_SIZE_MAX || (flags & COREPOOL_POOL_PER_SHARD && size > COREPOOL_SIZE_MAX / runtime->shards))
+        return cp_fail(COREPOOL_EINVAL, "size: %u: a pool has at most %u workers in all", size, COREPOOL_SIZE_MAX);
+    return COREPOOL_OK;
+}
+
+int cp_pool_check_handle(corepool_pool_t pool)
+{
+    if (!pool.impl)
+        return cp_fail(COREPOOL_EINVAL, "pool: the zero value is no pool");
+    if (pool.shard < COREPOOL_SHARD_LOCAL || (pool.shard >= 0 && (unsigned)pool.shard >= pool.impl->runtime->shards))
+        return cp_fail(COREPOOL_EINVAL, "pool.shard: %d is no shard", (int)pool.shard);
+    return COREPOOL_OK;
+}
+
+/* --- quotas --------------------------------------------------------------------------------------------------------- */
+
+/* With at least one worker per shard: even shares, the first shards take the remainder. With fewer: as many shards as
+ * workers, spread evenly, get one each. The sum is `size`. */
+static uint32_t quota_of(unsigned shard, unsigned shards, unsigned size)
+{
+    if (size >= shards)
+        return size / shards + (shard < size % shards);
+    return (uint64_t)(shard + 1) * size / shards - (uint64_t)shard * size / shards;
+}
+
+/* The slice that serves a shard's callers: its own, else the nearest shard's that has one. */
+static struct cp_slice *serving(const struct corepool_runtime *runtime, struct cp_slice *const *own, unsigned shard,
+                                unsigned *order)
+{
+    if (own[shard])
+        return own[shard];
+    corepool_topology_neighbours(runtime->topology, shard, order);
+    for (unsigned i = 0; i + 1 < runtime->shards; i++)
+        if (own[order[i]])
+            return own[order[i]];
+    return NULL;
+}
+
+/* --- open ------------------------------------------------------------------------------------------------------------- */
+
+static void on_slice_finished(struct cp_slice *slice, void *context);
+
+struct opening {
+    struct corepool_pool_impl *impl;
+    struct cp_slice *slice;
+    struct cp_slice_config config;
+};
+
+static int open_on_shard(struct corepool_shard *shard, void *arg)
+{
+    struct opening *opening = arg;
+    opening->slice = cp_slice_create(shard, opening->config.core.quota);
+    if (!opening->slice)
+        return cp_fail(COREPOOL_ENOMEM, "no memory for %u workers on shard %u", opening->config.core.quota, shard->index);
+    int status = cp_slice_open(opening->slice, &opening->config);
+    if (status < 0) {
+        cp_slice_release(opening->slice);
+        opening->slice = NULL;
+    }
+    return status;
+}
+
+static int close_on_shard(struct corepool_shard *shard, void *arg)
+{
+    (void)shard;
+    cp_slice_close(arg, COREPOOL_REASON_STOP);
+    return COREPOOL_OK;
+}
+
+/* The memory behind a handle: a spare one, or new. */
+static struct corepool_pool_impl *take_impl(struct corepool_runtime *runtime)
+{
+    struct corepool_pool_impl *impl = NULL;
+    pthread_mutex_lock(&runtime->lock);
+    if (!cp_list_is_empty(&runtime->spare_pools)) {
+        impl = cp_container(runtime->spare_pools.next, struct corepool_pool_impl, link);
+        cp_list_unlink(&impl->link);
+    }
+    pthread_mutex_unlock(&runtime->lock);
+    if (impl)
+        return impl;
+    uint32_t cpus = corepool_topology_possible_cpus(runtime->topology);
+    size_t bytes = sizeof *impl + cpus * sizeof impl->by_cpu[0];
+    impl = aligned_alloc(CP_CACHE_LINE, (bytes + CP_CACHE_LINE - 1) & ~(size_t)(CP_CACHE_LINE - 1));
+    if (!impl)
+        return NULL;
+    memset(impl, 0, bytes);
+    cp_list_init(&impl->link);
+    impl->runtime = runtime;
+    impl->cpus = cpus;
+    impl->by_shard = calloc(runtime->shards, sizeof *impl->by_shard);
+    if (!impl->by_shard) {
+        free(impl);
+        return NULL;
+    }
+    return impl;
+}
+
+static void give_impl(struct corepool_pool_impl *impl)
+{
+    pthread_mutex_lock(&impl->runtime->lock);
+    cp_list_push_back(&impl->runtime->spare_pools, &impl->link);
+    pthread_mutex_unlock(&impl->runtime->lock);
+}
+
+/* Fills by_shard with each shard's own slice, NULL where the quota is 0. */
+static int open_slices(struct corepool_pool_impl *impl, const struct cp_slice_config *base, unsigned size)
+{
+    struct corepool_runtime *runtime = impl->runtime;
+    for (unsigned i = 0; i < runtime->shards; i++) {
+        const struct corepool_shard *shard = &runtime->shard[i];
+        struct opening opening = {.impl = impl, .config = *base};
+        opening.config.core.quota = quota_of(i, runtime->shards, size);
+        opening.config.core.seed = (uint64_t)cp_now_ns() + i * UINT64_C(0x9E3779B97F4A7C15);
+        opening.config.portable = runtime->shelf == COREPOOL_SHELF_PORTABLE || size < runtime->shards ||
+                                  !shard->single_cpu || !shard->pinned;
+        impl->by_shard[i] = NULL;
+        if (opening.config.core.quota == 0)
+            continue;
+        int status = cp_shard_call(&runtime->shard[i], open_on_shard, &opening);
+        impl->by_shard[i] = opening.slice;
+        if (status < 0)
+            return status;
+        pthread_mutex_lock(&runtime->lock);
+        impl->slices_left++;
+        pthread_mutex_unlock(&runtime->lock);
+    }
+    return COREPOOL_OK;
+}
+
+/* Fills the tables that callers look up. `own` is by_shard as open_slices left it. */
+static int fill_tables(struct corepool_pool_impl *impl)
+{
+    struct corepool_runtime *runtime = impl->runtime;
+    struct cp_slice **own = calloc(runtime->shards, sizeof(struct cp_slice *));
+    unsigned *order = calloc(runtime->shards, sizeof *order);
+    if (own && order) {
+        memcpy(own, impl->by_shard, runtime->shards * sizeof *own);
+        for (unsigned i = 0; i < runtime->shards; i++)
+            impl->by_shard[i] = serving(runtime, own, i, order);
+        for (uint32_t cpu = 0; cpu < impl->cpus; cpu++)
+            atomic_store(&impl->by_cpu[cpu], impl->by_shard[corepool_topology_shard_of(runtime->topology, cpu)]);
+    }
+    bool ok = own && order;
+    free(own);
+    free(order);
+    return ok ? COREPOOL_OK : cp_fail(COREPOOL_ENOMEM, "no memory to open a pool");
+}
+
+static void undo_open(struct corepool_pool_impl *impl)
+{
+    struct corepool_runtime *runtime = impl->runtime;
+    char detail[256];
+    snprintf(detail, sizeof detail, "%s", corepool_error_detail());
+    for (unsigned i = 0; i < runtime->shards; i++)
+        if (impl->by_shard[i] && impl->by_shard[i]->shard->index == i) /* not one that it borrows */
+            cp_shard_call(&runtime->shard[i], close_on_shard, impl->by_shard[i]);
+    pthread_mutex_lock(&runtime->lock);
+    while (impl->slices_left)
+        pthread_cond_wait(&runtime->pool_gone, &runtime->lock);
+    pthread_mutex_unlock(&runtime->lock);
+    cp_fail(COREPOOL_EOPEN, "%s", detail); /* the words again, for the caller; it has the code */
+}
+
+static void describe(struct cp_slice_config *base, struct corepool_pool_impl *impl, const corepool_class_t *cls, void *arg,
+                     const corepool_pool_options_t *options)
+{
+    int64_t least = options->backoff_min_ms ? options->backoff_min_ms : BACKOFF_MIN_DEFAULT_MS;
+    int64_t most = options->backoff_max_ms ? options->backoff_max_ms : BACKOFF_MAX_DEFAULT_MS;
+    snprintf(impl->name, sizeof impl->name, "%s", options->name ? options->name : cls->name);
+    impl->cls = cls;
+    impl->managed = options->flags & COREPOOL_POOL_MANAGED;
+    *base = (struct cp_slice_config){
+        .cls = cls,
+        .arg = arg,
+        .name = impl->name,
+        .fifo = options->flags & COREPOOL_POOL_FIFO,
+        .core = {.lazy = options->flags & COREPOOL_POOL_LAZY,
+                 .managed = impl->managed,
+                 .max_opening = options->max_opening ? options->max_opening : MAX_OPENING_DEFAULT,
+                 .backoff_min_ns = least * CP_NS_PER_MS,
+                 .backoff_max_ns = (most < least ? least : most) * CP_NS_PER_MS},
+        .finished = on_slice_finished,
+        .context = impl,
+    };
+}
+
+/* Under the lock: the pool is known from here on, unless the runtime is stopping. */
+static int publish(struct corepool_pool_impl *impl, corepool_pool_t *pool)
+{
+    struct corepool_runtime *runtime = impl->runtime;
+    int status = COREPOOL_OK;
+    pthread_mutex_lock(&runtime->lock);
+    if (runtime->state != CP_RUNNING) {
+        status = cp_fail(COREPOOL_ECLOSED, "the runtime is stopping");
+    } else {
+        cp_list_push_back(&runtime->pools, &impl->link);
+        uint32_t generation = atomic_fetch_add(&impl->generation, 1) + 1;
+        *pool = (corepool_pool_t){.impl = impl, .generation = generation, .shard = COREPOOL_SHARD_LOCAL};
+    }
+    pthread_mutex_unlock(&runtime->lock);
+    return status;
+}
+
+static int check_open(corepool_runtime_t *runtime, const corepool_class_t *cls, unsigned size,
+                      const corepool_pool_options_t *options)
+{
+    int status = runtime ? cp_check_control("corepool_pool_open") : cp_fail(COREPOOL_EINVAL, "runtime: NULL");
+    if (status == COREPOOL_OK)
+        status = check_class(cls);
+    if (status == COREPOOL_OK)
+        status = check_options(options);
+    return status == COREPOOL_OK ? check_size(runtime, size, options->flags) : status;
+}
+
+int corepool_pool_open(corepool_runtime_t *runtime, const corepool_class_t *cls, void *arg, unsigned size,
+                       const corepool_pool_options_t *options, corepool_pool_t *pool)
+{
+    static const corepool_pool_options_t defaults;
+    struct cp_slice_config base;
+    if (!pool)
+        return cp_fail(COREPOOL_EINVAL, "pool: NULL");
+    *pool = (corepool_pool_t){0};
+    options = options ? options : &defaults;
+    int status = check_open(runtime, cls, size, options);
+    if (status != COREPOOL_OK)
+        return status;
+    struct corepool_pool_impl *impl = take_impl(runtime);
+    if (!impl)
+        return cp_fail(COREPOOL_ENOMEM, "no memory for a pool");
+    describe(&base, impl, cls, arg, options);
+    status = open_slices(impl, &base, options->flags & COREPOOL_POOL_PER_SHARD ? size * runtime->shards : size);
+    if (status == COREPOOL_OK)
+        status = fill_tables(impl);
+    if (status == COREPOOL_OK)
+        status = publish(impl, pool);
+    if (status != COREPOOL_OK) {
+        undo_open(impl);
+        give_impl(impl);
+    }
+    return status;
+}
+
+/* --- close -------------------------------------------------------------------------------------------------------------- */
+
+/* On the slice's shard. The last one ends the pool. */
+static void on_slice_finished(struct cp_slice *slice, void *context)
+{
+    struct corepool_pool_impl *impl = context;
+    struct corepool_runtime *runtime = impl->runtime;
+    pthread_mutex_lock(&runtime->lock);
+    cp_slice_release(slice);
+    if (--impl->slices_left == 0) {
+        if (!cp_list_is_empty(&impl->link)) { /* it had been published */
+            cp_list_unlink(&impl->link);
+            cp_list_push_back(&runtime->spare_pools, &impl->link);
+        }
+        pthread_cond_broadcast(&runtime->pool_gone);
+    }
+    pthread_mutex_unlock(&runtime->lock);
+}
+
+static void deliver_close(struct cp_message *message)
+{
+    struct cp_slice *slice = cp_container(message, struct cp_slice, close_message);
+    cp_slice_close(slice, COREPOOL_REASON_STOP);
+}
+
+static void close_slice(struct cp_slice *slice, void *arg)
+{
+    (void)arg;
+    slice->close_message.deliver = deliver_close;
+    cp_shard_send(slice->shard, &slice->close_message); /* the shard runs as long as it has a slice */
+}
+
+void cp_pool_each_slice(struct corepool_pool_impl *impl, void (*fn)(struct cp_slice *, void *), void *arg)
+{
+    for (unsigned i = 0; i < impl->runtime->shards; i++)
+        if (impl->by_shard[i]->shard->index == i) /* not one that it borrows */
+            fn(impl->by_shard[i], arg);
+}
+
+void cp_pool_begin_close(struct corepool_pool_impl *impl)
+{
+    uint32_t generation = atomic_load(&impl->generation);
+    if (generation % 2 == 0)
+        return;
+    atomic_store(&impl->generation, generation + 1);
+    cp_pool_each_slice(impl, close_slice, NULL);
+}
+
+int corepool_pool_close(corepool_pool_t pool, int64_t timeout_ms)
+{
+    int status = cp_check_control("corepool_pool_close");
+    if (status == COREPOOL_OK)
+        status = cp_pool_check_handle(pool);
+    if (status == COREPOOL_OK)
+        status = cp_check_timeout("timeout_ms", timeout_ms);
+    if (status != COREPOOL_OK)
+        return status;
+    struct corepool_pool_impl *impl = pool.impl;
+    struct corepool_runtime *runtime = impl->runtime;
+    int64_t deadline = cp_deadline_ns(cp_now_ns(), timeout_ms);
+    struct timespec until = {.tv_sec = deadline / CP_NS_PER_S, .tv_nsec = deadline % CP_NS_PER_S};
+    char text[200] = "";
+    pthread_mutex_lock(&runtime->lock);
+    if (!cp_pool_is_known(pool))
+        status = cp_fail(COREPOOL_ECLOSED, "the pool is closed");
+    else if (cp_pool_is_open(pool))
+        cp_pool_begin_close(impl);
+    while (status == COREPOOL_OK && cp_pool_is_known(pool)) {
+        int error = deadline == CP_NEVER ? pthread_cond_wait(&runtime->pool_gone, &runtime->lock)
+                                         : pthread_cond_timedwait(&runtime->pool_gone, &runtime->lock, &until);
+        if (error && cp_pool_is_known(pool)) {
+            cp_pool_describe_leases(impl, text, sizeof text);
+            status = cp_fail(COREPOOL_EBUSY, "still in use: %s", text);
+        }
+    }
+    pthread_mutex_unlock(&runtime->lock);
+    return status;
+}
+
+corepool_pool_t corepool_pool_at(corepool_pool_t pool, unsigned shard)
+{
+    if (!pool.impl || shard >= pool.impl->runtime->shards)
+        return (corepool_pool_t){0};
+    pool.shard = (int32_t)shard;
+    return pool;
+}

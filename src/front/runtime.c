@@ -1,0 +1,374 @@
+/* front/runtime.c: start and stop of the shards of one process.
+ *
+ * States: RUNNING → STOPPING (no new pools; every pool closing) → STOPPED (threads joined). Control threads only; the
+ * lock orders them, shards take it for a moment when a slice finishes. */
+#include "front/runtime.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "machine/probe.h"
+
+#define THREAD_NAME_MAX 10 /* leaves room for "/SHARD" in the kernel's 15 characters */
+
+static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct cp_list registry = {&registry, &registry};
+
+void cp_each_runtime(void (*fn)(struct corepool_runtime *, void *), void *arg)
+{
+    pthread_mutex_lock(&registry_lock);
+    for (struct cp_list *at = registry.next; at != &registry; at = at->next)
+        fn(cp_container(at, struct corepool_runtime, link), arg);
+    pthread_mutex_unlock(&registry_lock);
+}
+
+static void enter_registry(struct corepool_runtime *runtime)
+{
+    cp_thread_count_runtimes(1);
+    pthread_mutex_lock(&registry_lock);
+    cp_list_push_back(&registry, &runtime->link);
+    pthread_mutex_unlock(&registry_lock);
+}
+
+static void leave_registry(struct corepool_runtime *runtime)
+{
+    pthread_mutex_lock(&registry_lock);
+    cp_list_unlink(&runtime->link);
+    pthread_mutex_unlock(&registry_lock);
+    cp_thread_count_runtimes(-1);
+}
+
+int cp_check_control(const char *what)
+{
+    if (cp_thread_is_forked())
+        return cp_fail(COREPOOL_EFORKED, "%s: the runtime belongs to the parent process", what);
+    if (corepool_shard_current())
+        return cp_fail(COREPOOL_EDEADLK, "%s: called on a shard's thread, which it would wait for", what);
+    return COREPOOL_OK;
+}
+
+int cp_check_timeout(const char *what, int64_t timeout_ms)
+{
+    if (timeout_ms < COREPOOL_INFINITE)
+        return cp_fail(COREPOOL_EINVAL, "%s: %lld: a timeout is 0 or more milliseconds, or COREPOOL_INFINITE", what,
+                       (long long)timeout_ms);
+    return COREPOOL_OK;
+}
+
+/* --- start ------------------------------------------------------------------------------------------------------------ */
+
+corepool_shelf_kind_t corepool_shelf_probe(const char **reason)
+{
+    return cp_probe_rseq(reason) ? COREPOOL_SHELF_RSEQ : COREPOOL_SHELF_PORTABLE;
+}
+
+/* What AUTO stands for, by the environment or by probing. */
+static int choose_shelf(const corepool_runtime_options_t *options, corepool_shelf_kind_t *shelf)
+{
+    const char *reason, *forced = getenv("COREPOOL_SHELF");
+    corepool_shelf_kind_t wanted = options->shelf;
+    if (wanted == COREPOOL_SHELF_AUTO && forced && *forced) {
+        if (strcmp(forced, "rseq") == 0)
+            wanted = COREPOOL_SHELF_RSEQ;
+        else if (strcmp(forced, "portable") == 0)
+            wanted = COREPOOL_SHELF_PORTABLE;
+        else if (strcmp(forced, "auto") != 0)
+            return cp_fail(COREPOOL_EINVAL, "COREPOOL_SHELF: \"%s\" is none of auto, rseq, portable", forced);
+    }
+    *shelf = wanted == COREPOOL_SHELF_PORTABLE ? wanted : corepool_shelf_probe(&reason);
+    if (wanted == COREPOOL_SHELF_RSEQ && *shelf != wanted)
+        return cp_fail(COREPOOL_ENOTSUP, "shelf: rseq is not to be had: %s", reason);
+    return COREPOOL_OK;
+}
+
+static int check_options(const corepool_runtime_options_t *options)
+{
+    if ((unsigned)options->shelf > COREPOOL_SHELF_PORTABLE)
+        return cp_fail(COREPOOL_EINVAL, "shelf: %d is none of COREPOOL_SHELF_…", (int)options->shelf);
+    if ((unsigned)options->pin > COREPOOL_PIN_NONE)
+        return cp_fail(COREPOOL_EINVAL, "pin: %d is none of COREPOOL_PIN_…", (int)options->pin);
+    if (options->name && (!*options->name || strlen(options->name) > THREAD_NAME_MAX))
+        return cp_fail(COREPOOL_EINVAL, "name: \"%s\": 1 to %d characters are allowed", options->name, THREAD_NAME_MAX);
+    if (options->synthetic && options->shelf == COREPOOL_SHELF_RSEQ)
+        return cp_fail(COREPOOL_EINVAL, "shelf: a synthetic topology has no CPUs for rseq");
+    return COREPOOL_OK;
+}
+
+static void describe_shard(struct corepool_runtime *runtime, const corepool_runtime_options_t *options, unsigned index)
+{
+    corepool_shard_place_t place;
+    struct corepool_shard *shard = &runtime->shard[index];
+    corepool_topology_place(runtime->topology, index, &place);
+    shard->runtime = runtime;
+    shard->topology = runtime->topology;
+    shard->index = index;
+    shard->cpu = place.cpu;
+    shard->single_cpu = place.members == 1;
+    shard->pinned = options->pin != COREPOOL_PIN_NONE && corepool_topology_is_real(runtime->topology);
+    shard->on_start = options->on_start;
+    shard->on_stop = options->on_stop;
+    shard->arg = options->arg;
+    snprintf(shard->name, sizeof shard->name, "%.*s/%u", THREAD_NAME_MAX, options->name ? options->name : "corepool",
+             index % 10000);
+}
+
+/* With PREFERRED, a pin that is refused leaves the shard unpinned, and its shelves portable. */
+static int start_shard(struct corepool_shard *shard, corepool_pin_t pin)
+{
+    int status = cp_shard_start(shard);
+    if (status == COREPOOL_ESYSTEM && shard->pinned && pin == COREPOOL_PIN_PREFERRED) {
+        shard->pinned = false;
+        status = cp_shard_start(shard);
+    }
+    return status;
+}
+
+static int start_shards(struct corepool_runtime *runtime, const corepool_runtime_options_t *options)
+{
+    char detail[256];
+    for (unsigned i = 0; i < runtime->shards; i++) {
+        describe_shard(runtime, options, i);
+        int status = start_shard(&runtime->shard[i], options->pin);
+        if (status == COREPOOL_OK)
+            continue;
+        snprintf(detail, sizeof detail, "%s", corepool_error_detail());
+        while (i-- > 0) {
+            cp_shard_stop(&runtime->shard[i]);
+            cp_shard_finish(&runtime->shard[i]);
+        }
+        return cp_fail(status, "%s", detail);
+    }
+    return COREPOOL_OK;
+}
+
+static int init_locks(struct corepool_runtime *runtime)
+{
+    pthread_condattr_t attributes;
+    if (pthread_condattr_init(&attributes) != 0)
+        return cp_fail(COREPOOL_ENOMEM, "no memory for a condition variable");
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC); /* a constant that is known to be valid */
+    int error = pthread_cond_init(&runtime->pool_gone, &attributes);
+    pthread_condattr_destroy(&attributes);
+    if (error || pthread_mutex_init(&runtime->lock, NULL) != 0)
+        return cp_fail(COREPOOL_ENOMEM, "no memory for a lock");
+    return COREPOOL_OK;
+}
+
+static void free_runtime(struct corepool_runtime *runtime)
+{
+    corepool_topology_close(runtime->topology);
+    free(runtime->shard);
+    free(runtime);
+}
+
+/* The topology, and memory for the shards. */
+static int prepare(struct corepool_runtime *runtime, const corepool_runtime_options_t *options)
+{
+    corepool_topology_options_t where = {.cpus = options->cpus, .place = options->place, .synthetic = options->synthetic};
+    int status = choose_shelf(options, &runtime->shelf);
+    if (status == COREPOOL_OK)
+        status = corepool_topology_open(&where, &runtime->topology);
+    if (status != COREPOOL_OK)
+        return status;
+    if (options->synthetic || options->pin == COREPOOL_PIN_NONE)
+        runtime->shelf = COREPOOL_SHELF_PORTABLE;
+    runtime->shards = corepool_topology_shards(runtime->topology);
+    size_t bytes = runtime->shards * sizeof *runtime->shard;
+    runtime->shard = aligned_alloc(CP_CACHE_LINE, (bytes + CP_CACHE_LINE - 1) & ~(size_t)(CP_CACHE_LINE - 1));
+    if (!runtime->shard)
+        return cp_fail(COREPOOL_ENOMEM, "no memory for %u shards", runtime->shards);
+    memset(runtime->shard, 0, bytes);
+    return init_locks(runtime);
+}
+
+int corepool_runtime_start(const corepool_runtime_options_t *options, corepool_runtime_t **out)
+{
+    static const corepool_runtime_options_t defaults;
+    if (!out)
+        return cp_fail(COREPOOL_EINVAL, "runtime: NULL");
+    *out = NULL;
+    options = options ? options : &defaults;
+    int status = cp_check_control("corepool_runtime_start");
+    if (status == COREPOOL_OK)
+        status = check_options(options);
+    if (status != COREPOOL_OK)
+        return status;
+    struct corepool_runtime *runtime = calloc(1, sizeof *runtime);
+    if (!runtime)
+        return cp_fail(COREPOOL_ENOMEM, "no memory for a runtime");
+    cp_list_init(&runtime->pools);
+    cp_list_init(&runtime->spare_pools);
+    cp_list_init(&runtime->attachments);
+    cp_list_init(&runtime->link);
+    cp_reclaim_install();
+    status = prepare(runtime, options);
+    if (status == COREPOOL_OK) {
+        enter_registry(runtime);
+        status = start_shards(runtime, options);
+        if (status != COREPOOL_OK)
+            leave_registry(runtime);
+    }
+    if (status != COREPOOL_OK) {
+        free_runtime(runtime);
+        return status;
+    }
+    *out = runtime;
+    return COREPOOL_OK;
+}
+
+/* --- stop -------------------------------------------------------------------------------------------------------------- */
+
+/* Rung 2; under the lock. False: the deadline came first. */
+static bool wait_for_pools(struct corepool_runtime *runtime, int64_t deadline)
+{
+    struct timespec until = {.tv_sec = deadline / CP_NS_PER_S, .tv_nsec = deadline % CP_NS_PER_S};
+    while (!cp_list_is_empty(&runtime->pools)) {
+        if (deadline == CP_NEVER)
+            pthread_cond_wait(&runtime->pool_gone, &runtime->lock);
+        else if (pthread_cond_timedwait(&runtime->pool_gone, &runtime->lock, &until) != 0)
+            return cp_list_is_empty(&runtime->pools);
+    }
+    return true;
+}
+
+static int report_left(struct corepool_runtime *runtime)
+{
+    char text[200] = "";
+    for (struct cp_list *at = runtime->pools.next; at != &runtime->pools; at = at->next) {
+        size_t length = strlen(text);
+        cp_pool_describe_leases(cp_container(at, struct corepool_pool_impl, link), text + length, sizeof text - length);
+    }
+    return cp_fail(COREPOOL_EBUSY, "still in use: %s", text);
+}
+
+int corepool_runtime_stop(corepool_runtime_t *runtime, int64_t timeout_ms)
+{
+    int status = runtime ? cp_check_control("corepool_runtime_stop") : cp_fail(COREPOOL_EINVAL, "runtime: NULL");
+    if (status == COREPOOL_OK)
+        status = cp_check_timeout("timeout_ms", timeout_ms);
+    if (status != COREPOOL_OK)
+        return status;
+    pthread_mutex_lock(&runtime->lock);
+    if (runtime->state == CP_RUNNING)
+        runtime->state = CP_STOPPING;
+    for (struct cp_list *at = runtime->pools.next; at != &runtime->pools; at = at->next)
+        cp_pool_begin_close(cp_container(at, struct corepool_pool_impl, link));
+    if (!wait_for_pools(runtime, cp_deadline_ns(cp_now_ns(), timeout_ms)))
+        status = report_left(runtime);
+    bool join = status == COREPOOL_OK && runtime->state == CP_STOPPING;
+    if (join)
+        runtime->state = CP_STOPPED;
+    pthread_mutex_unlock(&runtime->lock);
+    for (unsigned i = 0; join && i < runtime->shards; i++)
+        cp_shard_stop(&runtime->shard[i]);
+    return status;
+}
+
+static void free_pools(struct corepool_runtime *runtime)
+{
+    while (!cp_list_is_empty(&runtime->spare_pools)) {
+        struct corepool_pool_impl *impl = cp_container(runtime->spare_pools.next, struct corepool_pool_impl, link);
+        cp_list_unlink(&impl->link);
+        free(impl->by_shard);
+        free(impl);
+    }
+}
+
+int corepool_runtime_destroy(corepool_runtime_t *runtime)
+{
+    if (!runtime)
+        return COREPOOL_OK;
+    int status = cp_check_control("corepool_runtime_destroy");
+    if (status != COREPOOL_OK)
+        return status;
+    pthread_mutex_lock(&runtime->lock);
+    bool stopped = runtime->state == CP_STOPPED;
+    pthread_mutex_unlock(&runtime->lock);
+    if (!stopped)
+        return cp_fail(COREPOOL_EBUSY, "the runtime is not stopped: corepool_runtime_stop must have returned COREPOOL_OK");
+    leave_registry(runtime);
+    cp_attachments_free(runtime);
+    for (unsigned i = 0; i < runtime->shards; i++)
+        cp_shard_finish(&runtime->shard[i]);
+    free_pools(runtime);
+    pthread_cond_destroy(&runtime->pool_gone);
+    pthread_mutex_destroy(&runtime->lock);
+    free_runtime(runtime);
+    return COREPOOL_OK;
+}
+
+/* --- look inside ------------------------------------------------------------------------------------------------------------ */
+
+unsigned corepool_runtime_shards(const corepool_runtime_t *runtime)
+{
+    return runtime->shards;
+}
+
+const corepool_topology_t *corepool_runtime_topology(const corepool_runtime_t *runtime)
+{
+    return runtime->topology;
+}
+
+corepool_shelf_kind_t corepool_runtime_shelf(const corepool_runtime_t *runtime)
+{
+    return runtime->shelf;
+}
+
+static int audit_shard(struct corepool_shard *shard, void *arg)
+{
+    (void)arg;
+    for (struct cp_list *at = shard->slices.next; at != &shard->slices; at = at->next) {
+        struct cp_slice *slice = cp_container(at, struct cp_slice, link);
+        const char *broken = cp_slice_check(slice);
+        if (broken)
+            return cp_fail(COREPOOL_ELAW, "pool %s, shard %u: %s", slice->config.name, shard->index, broken);
+    }
+    return COREPOOL_OK;
+}
+
+int corepool_runtime_audit(corepool_runtime_t *runtime)
+{
+    int status = runtime ? cp_check_control("corepool_runtime_audit") : cp_fail(COREPOOL_EINVAL, "runtime: NULL");
+    for (unsigned i = 0; status == COREPOOL_OK && i < runtime->shards; i++) {
+        status = cp_shard_call(&runtime->shard[i], audit_shard, NULL);
+        if (status == COREPOOL_ECLOSED) /* stopped: nothing is left to break a law */
+            return COREPOOL_OK;
+    }
+    return status;
+}
+
+/* --- posting ------------------------------------------------------------------------------------------------------------------ */
+
+struct task {
+    struct cp_message message;
+    struct corepool_shard *shard;
+    corepool_shard_cb fn;
+    void *arg;
+};
+
+static void deliver_task(struct cp_message *message)
+{
+    struct task *task = cp_container(message, struct task, message);
+    task->fn(task->shard, task->arg);
+    free(task);
+}
+
+int corepool_shard_post(corepool_runtime_t *runtime, unsigned index, corepool_shard_cb fn, void *arg)
+{
+    if (!runtime || !fn)
+        return cp_fail(COREPOOL_EINVAL, runtime ? "fn: NULL" : "runtime: NULL");
+    if (index >= runtime->shards)
+        return cp_fail(COREPOOL_EINVAL, "index: %u: there are shards 0 to %u", index, runtime->shards - 1);
+    if (cp_thread_is_forked())
+        return cp_fail(COREPOOL_EFORKED, "the runtime belongs to the parent process");
+    struct task *task = malloc(sizeof *task);
+    if (!task)
+        return cp_fail(COREPOOL_ENOMEM, "no memory to post to shard %u", index);
+    *task = (struct task){.message.deliver = deliver_task, .shard = &runtime->shard[index], .fn = fn, .arg = arg};
+    if (cp_shard_send(task->shard, &task->message))
+        return COREPOOL_OK;
+    free(task);
+    return cp_fail(COREPOOL_ECLOSED, "shard %u has stopped", index);
+}

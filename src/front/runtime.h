@@ -1,0 +1,91 @@
+/* front/runtime.h: what stands behind the handles: runtime, pools. Thread: control, unless marked. */
+#ifndef CP_FRONT_RUNTIME_H
+#define CP_FRONT_RUNTIME_H
+
+#include <pthread.h>
+
+#include <corepool/checkout.h>
+
+#include "shard/shard.h"
+
+enum cp_runtime_state { CP_RUNNING, CP_STOPPING, CP_STOPPED };
+
+struct corepool_runtime {
+    /* Fixed. */
+    corepool_topology_t *topology;
+    corepool_shelf_kind_t shelf;
+    unsigned shards;
+    struct corepool_shard *shard; /* [shards] */
+    /* Under the lock. */
+    pthread_mutex_t lock;
+    pthread_cond_t pool_gone;     /* some pool's last slice has finished */
+    enum cp_runtime_state state;
+    struct cp_list pools;         /* open and closing */
+    struct cp_list spare_pools;
+    struct cp_list attachments;
+    struct cp_list link;          /* in the registry of runtimes */
+};
+
+#define CP_POOL_NAME_BYTES 32
+
+/* Stays a pool of this runtime until the runtime is destroyed. */
+struct corepool_pool_impl {
+    /* Read by every checkout. Odd: open, and a handle's generation equals it. Even: closing, gone or spare. */
+    _Atomic uint32_t generation;
+    uint32_t cpus;                   /* length of by_cpu */
+    struct cp_slice **by_shard;      /* [shards]: the slice that serves it, its own or the nearest */
+    /* Control. */
+    struct corepool_runtime *runtime cp_line_aligned;
+    const corepool_class_t *cls;
+    char name[CP_POOL_NAME_BYTES];
+    bool managed;
+    uint32_t slices_left;            /* not yet finished; under the runtime's lock */
+    struct cp_list link;             /* in pools or spare_pools */
+    _Atomic(struct cp_slice *) by_cpu[]; /* possible CPUs → slice */
+};
+
+/* Whether the handle's pool is open, at the moment of the load. Acquire: what is read before it belongs to that pool if
+ * it is. Thread: any. */
+static inline bool cp_pool_is_open(corepool_pool_t pool)
+{
+    return atomic_load_explicit(&pool.impl->generation, memory_order_acquire) == pool.generation;
+}
+
+/* Open or closing, and not yet gone. Under the runtime's lock. */
+static inline bool cp_pool_is_known(corepool_pool_t pool)
+{
+    uint32_t generation = atomic_load(&pool.impl->generation);
+    return generation == pool.generation || (generation == pool.generation + 1 && pool.impl->slices_left);
+}
+
+/* EINVAL for the zero handle and shard numbers that are none, else OK. Thread: any. */
+int cp_pool_check_handle(corepool_pool_t pool);
+
+/* Calls fn for each slice of a pool that is not yet gone, under the runtime's lock. */
+void cp_pool_each_slice(struct corepool_pool_impl *impl, void (*fn)(struct cp_slice *, void *), void *arg);
+
+/* Starts closing; under the runtime's lock. */
+void cp_pool_begin_close(struct corepool_pool_impl *impl);
+
+/* Puts the first leases that are out into words, for an error's detail; under the runtime's lock. */
+void cp_pool_describe_leases(struct corepool_pool_impl *impl, char *text, size_t bytes);
+
+/* EDEADLK on a shard, EFORKED in a forked child, else OK. Thread: any. */
+int cp_check_control(const char *what);
+
+/* timeout_ms ≥ COREPOOL_INFINITE, else EINVAL naming it. */
+int cp_check_timeout(const char *what, int64_t timeout_ms);
+
+/* Every runtime of the process, under the registry's lock. Thread: any. */
+void cp_each_runtime(void (*fn)(struct corepool_runtime *, void *), void *arg);
+
+/* Frees what is left of detached loops. */
+void cp_attachments_free(struct corepool_runtime *runtime);
+
+/* A thread has ended: cancels what it waits for on its attached loop. */
+void cp_async_thread_ended(struct cp_thread *thread);
+
+/* Sets the hook that reclaims what an ending thread holds. */
+void cp_reclaim_install(void);
+
+#endif

@@ -1,0 +1,348 @@
+/* shard/shard.c: the shard's thread: start, loop, local work, stop.
+ *
+ * States: starting → running → stopping → joined. Everything a shard does for its slices comes from three places in its
+ * loop: messages (loop.c), the `soon` handle (local work and dirty slices, before the loop may sleep), and the
+ * timer. An idle shard has none of them active and makes no system call. */
+#include "shard/shard.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "machine/topology.h"
+
+/* How often a shard that lost its CPU tries to get it back: rare enough to cost nothing, soon enough that a restored
+ * cpuset is used within a breath. */
+#define REGAIN_INTERVAL_NS (200 * CP_NS_PER_MS)
+
+/* Blocks are cut from chunks of this size, so that thousands of small slices do not cost a page or more each. */
+#define CHUNK_BYTES ((size_t)256 * 1024)
+
+struct cp_chunk {
+    struct cp_chunk *next;
+    size_t bytes, used;
+} cp_line_aligned;
+
+struct start {
+    struct corepool_shard *shard;
+    struct cp_latch latch;
+    int status;
+    char detail[256];
+};
+
+void *cp_shard_alloc(struct corepool_shard *shard, size_t bytes)
+{
+    bytes = (bytes + CP_CACHE_LINE - 1) & ~(size_t)(CP_CACHE_LINE - 1);
+    struct cp_chunk *chunk = shard->chunks;
+    if (!chunk || chunk->bytes - chunk->used < bytes) {
+        size_t size = bytes + sizeof *chunk > CHUNK_BYTES ? bytes + sizeof *chunk : CHUNK_BYTES;
+        chunk = cp_topology_alloc(shard->topology, shard->index, size);
+        if (!chunk)
+            return NULL;
+        *chunk = (struct cp_chunk){.next = shard->chunks, .bytes = size, .used = sizeof *chunk};
+        shard->chunks = chunk;
+    }
+    void *memory = (char *)chunk + chunk->used;
+    chunk->used += bytes;
+    return memory;
+}
+
+void cp_shard_finish(struct corepool_shard *shard)
+{
+    while (shard->chunks) {
+        struct cp_chunk *chunk = shard->chunks;
+        shard->chunks = chunk->next;
+        cp_topology_free(shard->topology, chunk, chunk->bytes);
+    }
+}
+
+/* --- local work ---------------------------------------------------------------------------------------------- */
+
+static void on_soon(uv_idle_t *soon);
+
+static void work_soon(struct corepool_shard *shard)
+{
+    if (!uv_is_active((uv_handle_t *)&shard->soon))
+        uv_idle_start(&shard->soon, on_soon); /* fails without a callback only */
+}
+
+static void deliver_local(struct corepool_shard *shard)
+{
+    struct cp_message *message = shard->local_first;
+    shard->local_first = NULL;
+    shard->local_last = &shard->local_first;
+    while (message) {
+        struct cp_message *next = message->next;
+        message->deliver(message);
+        message = next;
+    }
+}
+
+static void pump_dirty(struct corepool_shard *shard)
+{
+    while (!cp_list_is_empty(&shard->dirty)) {
+        struct cp_slice *slice = cp_container(shard->dirty.next, struct cp_slice, dirty);
+        cp_list_unlink(&slice->dirty);
+        cp_slice_pump(slice);
+    }
+}
+
+/* One round; what it brings about is done in the next turn of the loop, so that I/O gets its turn too. */
+static void on_soon(uv_idle_t *soon)
+{
+    struct corepool_shard *shard = soon->data;
+    deliver_local(shard);
+    pump_dirty(shard);
+    if (!shard->local_first && cp_list_is_empty(&shard->dirty))
+        uv_idle_stop(soon);
+}
+
+/* What the messages brought about, without another turn of the loop. */
+static void on_drained(struct cp_loop *loop)
+{
+    on_soon(&cp_container(loop, struct corepool_shard, loop)->soon);
+}
+
+bool cp_shard_send(struct corepool_shard *shard, struct cp_message *message)
+{
+    if (!cp_on_shard(shard))
+        return cp_loop_send(&shard->loop, message);
+    if (shard->stopping)
+        return false;
+    message->next = NULL;
+    *shard->local_last = message;
+    shard->local_last = &message->next;
+    work_soon(shard);
+    return true;
+}
+
+void cp_shard_look_after(struct corepool_shard *shard, struct cp_slice *slice)
+{
+    if (cp_list_is_empty(&slice->dirty))
+        cp_list_push_back(&shard->dirty, &slice->dirty);
+    work_soon(shard);
+}
+
+/* --- time ------------------------------------------------------------------------------------------------------ */
+
+static void on_timer(uv_timer_t *timer);
+
+static void start_timer(struct corepool_shard *shard, int64_t when_ns)
+{
+    uv_update_time(&shard->uv);
+    uint64_t timeout = (uint64_t)cp_left_ms(when_ns, cp_now_ns());
+    if (!uv_is_active((uv_handle_t *)&shard->timer) || uv_timer_get_due_in(&shard->timer) > timeout)
+        uv_timer_start(&shard->timer, on_timer, timeout, 0); /* fails without a callback only */
+}
+
+void cp_shard_wake_at(struct corepool_shard *shard, struct cp_slice *slice, int64_t when_ns)
+{
+    if (cp_list_is_empty(&slice->sleeping))
+        cp_list_push_back(&shard->sleeping, &slice->sleeping);
+    start_timer(shard, when_ns);
+}
+
+static void try_to_regain(struct corepool_shard *shard)
+{
+    if (cp_topology_pin(shard->topology, shard->index) != COREPOOL_OK ||
+        cp_rseq_cpu_registered() != (uint32_t)shard->cpu) {
+        start_timer(shard, cp_now_ns() + REGAIN_INTERVAL_NS);
+        return;
+    }
+    shard->lost_cpu = false;
+    for (struct cp_list *at = shard->slices.next; at != &shard->slices; at = at->next)
+        cp_slice_regain(cp_container(at, struct cp_slice, link));
+}
+
+void cp_shard_lost_cpu(struct corepool_shard *shard)
+{
+    if (shard->lost_cpu)
+        return;
+    shard->lost_cpu = true;
+    start_timer(shard, cp_now_ns() + REGAIN_INTERVAL_NS);
+}
+
+/* Every sleeper is looked at; those that woke too early say so again. */
+static void on_timer(uv_timer_t *timer)
+{
+    struct corepool_shard *shard = timer->data;
+    while (!cp_list_is_empty(&shard->sleeping)) {
+        struct cp_slice *slice = cp_container(shard->sleeping.next, struct cp_slice, sleeping);
+        cp_list_unlink(&slice->sleeping);
+        cp_shard_look_after(shard, slice);
+    }
+    if (shard->lost_cpu)
+        try_to_regain(shard);
+}
+
+/* --- start and stop --------------------------------------------------------------------------------------------- */
+
+static int open_handles(struct corepool_shard *shard)
+{
+    int status = uv_loop_init(&shard->uv);
+    if (status < 0)
+        return cp_fail(COREPOOL_ESYSTEM, "shard %u: uv_loop_init: %s", shard->index, uv_strerror(status));
+    status = cp_loop_open(&shard->loop, &shard->uv, cp_self);
+    if (status < 0) {
+        uv_loop_close(&shard->uv);
+        return status;
+    }
+    shard->loop.drained = on_drained;
+    /* The shard's loop lives until it is told to stop. */
+    uv_ref((uv_handle_t *)&shard->loop.wake);
+    uv_idle_init(&shard->uv, &shard->soon);
+    uv_timer_init(&shard->uv, &shard->timer);
+    uv_unref((uv_handle_t *)&shard->timer);
+    shard->soon.data = shard->timer.data = shard;
+    return COREPOOL_OK;
+}
+
+static int begin(struct corepool_shard *shard)
+{
+    int status = COREPOOL_OK;
+    pthread_setname_np(pthread_self(), shard->name); /* length checked by the runtime; a name is no reason to fail */
+    if (shard->pinned)
+        status = cp_topology_pin(shard->topology, shard->index);
+    if (status < 0)
+        return status;
+    if (!cp_thread_self(&status))
+        return status;
+    status = open_handles(shard);
+    if (status < 0)
+        return status;
+    cp_self->shard = shard;
+    cp_self->loop = &shard->loop;
+    if (shard->on_start)
+        shard->on_start(shard, shard->arg);
+    return COREPOOL_OK;
+}
+
+static void close_leftover(uv_handle_t *handle, void *shard)
+{
+    (void)shard;
+    if (!uv_is_closing(handle))
+        uv_close(handle, NULL);
+}
+
+static void *run_shard(void *arg)
+{
+    struct start *start = arg;
+    struct corepool_shard *shard = start->shard;
+    int status = begin(shard);
+    start->status = status;
+    if (status < 0)
+        memccpy(start->detail, corepool_error_detail(), 0, sizeof start->detail - 1);
+    cp_latch_down(&start->latch); /* `start` is gone from here on */
+    if (status < 0)
+        return NULL;
+    uv_run(&shard->uv, UV_RUN_DEFAULT);
+    /* Handles that the program left open: closed without a callback, as promised. */
+    uv_walk(&shard->uv, close_leftover, NULL);
+    uv_run(&shard->uv, UV_RUN_DEFAULT);
+    uv_loop_close(&shard->uv);
+    cp_self->shard = NULL;
+    cp_self->loop = NULL;
+    return NULL;
+}
+
+int cp_shard_start(struct corepool_shard *shard)
+{
+    struct start start = {.shard = shard};
+    cp_latch_init(&start.latch, 1);
+    cp_list_init(&shard->slices);
+    cp_list_init(&shard->dirty);
+    cp_list_init(&shard->sleeping);
+    for (unsigned i = 0; i < CP_BLOCK_CLASSES; i++)
+        cp_list_init(&shard->spare_blocks[i]);
+    shard->local_first = NULL;
+    shard->local_last = &shard->local_first;
+    int error = pthread_create(&shard->thread, NULL, run_shard, &start);
+    if (error)
+        return cp_fail(COREPOOL_ESYSTEM, "shard %u: cannot create its thread: %s", shard->index, strerror(error));
+    cp_latch_wait(&start.latch, CP_NEVER);
+    if (start.status < 0) {
+        pthread_join(shard->thread, NULL);
+        return cp_fail(start.status, "%s", start.detail);
+    }
+    return COREPOOL_OK;
+}
+
+static int stop_on_shard(struct corepool_shard *shard, void *arg)
+{
+    (void)arg;
+    cp_assert(cp_list_is_empty(&shard->slices));
+    cp_loop_close(&shard->loop, NULL);
+    deliver_local(shard);
+    shard->stopping = true;
+    if (shard->on_stop)
+        shard->on_stop(shard, shard->arg);
+    uv_close((uv_handle_t *)&shard->soon, NULL);
+    uv_close((uv_handle_t *)&shard->timer, NULL);
+    uv_stop(&shard->uv);
+    return COREPOOL_OK;
+}
+
+void cp_shard_stop(struct corepool_shard *shard)
+{
+    cp_shard_call(shard, stop_on_shard, NULL);
+    pthread_join(shard->thread, NULL);
+}
+
+/* --- calls ------------------------------------------------------------------------------------------------------- */
+
+struct call {
+    struct cp_message message;
+    struct corepool_shard *shard;
+    int (*fn)(struct corepool_shard *, void *);
+    void *arg;
+    int status;
+    char detail[256];
+    struct cp_latch latch;
+};
+
+static void deliver_call(struct cp_message *message)
+{
+    struct call *call = cp_container(message, struct call, message);
+    call->status = call->fn(call->shard, call->arg);
+    if (call->status < 0)
+        memccpy(call->detail, corepool_error_detail(), 0, sizeof call->detail - 1);
+    cp_latch_down(&call->latch);
+}
+
+int cp_shard_call(struct corepool_shard *shard, int (*fn)(struct corepool_shard *, void *), void *arg)
+{
+    struct call call = {.message.deliver = deliver_call, .shard = shard, .fn = fn, .arg = arg};
+    cp_latch_init(&call.latch, 1);
+    if (!cp_loop_send(&shard->loop, &call.message))
+        return cp_fail(COREPOOL_ECLOSED, "shard %u has stopped", shard->index);
+    cp_latch_wait(&call.latch, CP_NEVER);
+    return call.status < 0 ? cp_fail(call.status, "%s", call.detail) : call.status;
+}
+
+/* --- public: where code runs ---------------------------------------------------------------------------------------- */
+
+corepool_shard_t *corepool_shard_current(void)
+{
+    return cp_self ? cp_self->shard : NULL;
+}
+
+uv_loop_t *corepool_shard_loop(corepool_shard_t *shard)
+{
+    return &shard->uv;
+}
+
+unsigned corepool_shard_index(const corepool_shard_t *shard)
+{
+    return shard->index;
+}
+
+int corepool_shard_cpu(const corepool_shard_t *shard)
+{
+    return shard->cpu;
+}
+
+corepool_runtime_t *corepool_shard_runtime(const corepool_shard_t *shard)
+{
+    return shard->runtime;
+}

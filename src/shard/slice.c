@@ -1,0 +1,349 @@
+/* shard/slice.c: the manager: brings messages and the shelf's events to the core, and carries out what it decides.
+ *
+ * States of a slice: spare block → open → closing (core.closed) → finished → spare block. All on the shard's thread but
+ * the functions marked *any* in slice.h, which stand in slice_any.c. */
+#include "shard/slice.h"
+
+#include <string.h>
+
+#include "base/error.h"
+#include "base/point.h"
+#include "shard/shard.h"
+#include "shard/worker.h"
+
+/* How long until a refused membarrier is tried again. */
+#define RETRY_NS (10 * CP_NS_PER_MS)
+
+static _Atomic uint64_t epochs;
+
+/* --- memory ------------------------------------------------------------------------------------------------------- */
+
+static unsigned size_class(uint32_t quota)
+{
+    return quota <= 1 ? 0 : 32 - (unsigned)__builtin_clz(quota - 1);
+}
+
+static struct cp_slice *make_block(struct corepool_shard *shard, unsigned class)
+{
+    uint32_t capacity = UINT32_C(1) << class;
+    size_t bytes = sizeof(struct cp_slice) + capacity * (sizeof(cp_slot) + sizeof(struct cp_item *));
+    struct cp_slice *slice = cp_shard_alloc(shard, bytes);
+    if (!slice)
+        return NULL;
+    slice->slots = (cp_slot *)(slice + 1);
+    slice->capacity = capacity;
+    slice->shard = shard;
+    for (uint32_t i = 0; i < capacity; i++) {
+        slice->slots[i].slice = slice;
+        slice->slots[i].number = i;
+        cp_list_init(&slice->slots[i].link);
+        cp_slot_set_stamp(&slice->slots[i], 0, CP_TAG_MANAGER);
+    }
+    cp_list_init(&slice->link);
+    cp_list_init(&slice->dirty);
+    cp_list_init(&slice->sleeping);
+    return slice;
+}
+
+struct cp_slice *cp_slice_create(struct corepool_shard *shard, uint32_t quota)
+{
+    unsigned class = size_class(quota);
+    struct cp_list *spare = &shard->spare_blocks[class];
+    if (cp_list_is_empty(spare))
+        return make_block(shard, class);
+    struct cp_slice *slice = cp_container(spare->next, struct cp_slice, link);
+    cp_list_unlink(&slice->link);
+    return slice;
+}
+
+void cp_slice_release(struct cp_slice *slice)
+{
+    cp_list_push_back(&slice->shard->spare_blocks[size_class(slice->capacity)], &slice->link);
+}
+
+/* --- slots changing hands ----------------------------------------------------------------------------------------- */
+
+/* The manager has just become the owner: it goes on, or it goes. */
+static void adopt(struct cp_slice *slice, cp_slot *slot)
+{
+    cp_slot_set_stamp(slot, cp_stamp_generation(cp_slot_stamp(slot)), CP_TAG_MANAGER);
+    if (atomic_load_explicit(&slot->item.doomed, memory_order_relaxed))
+        cp_core_doom(&slice->core, slot, slot->doom);
+    else
+        cp_core_idle(&slice->core, slot);
+}
+
+static void collect(struct cp_slice *slice)
+{
+    cp_slot *slot = atomic_exchange(&slice->returned, NULL);
+    cp_point(COLLECT_TAKEN);
+    while (slot) {
+        cp_slot *next = atomic_load_explicit(&slot->returned_next, memory_order_relaxed);
+        atomic_exchange(&slot->listed, 0); /* full fence: who finds it set has swapped a stamp that we see below */
+        uint32_t tag = cp_stamp_tag(cp_slot_stamp(slot));
+        if (tag == CP_TAG_RETURNED) {
+            adopt(slice, slot);
+        } else if (tag == CP_TAG_REMOVED) {
+            cp_slot_set_stamp(slot, cp_stamp_generation(cp_slot_stamp(slot)), CP_TAG_MANAGER);
+            cp_core_doom(&slice->core, slot, (uint8_t)atomic_load(&slot->reason));
+        } /* else one lease was ended on two CPUs at once, and the other ending stands: see shelf.h */
+        slot = next;
+    }
+}
+
+/* The shelf is out of reach from this CPU. Callers go on on the portable shelf. */
+static bool leave_cpu(struct cp_slice *slice)
+{
+    if (!cp_shelf_change(&slice->shelf, CP_SHELF_PORTABLE, 0)) {
+        cp_shard_wake_at(slice->shard, slice, cp_now_ns() + RETRY_NS);
+        return false;
+    }
+    slice->lost_cpu = true;
+    cp_shard_lost_cpu(slice->shard);
+    return true;
+}
+
+void cp_slice_regain(struct cp_slice *slice)
+{
+    if (slice->lost_cpu && cp_shelf_change(&slice->shelf, 0, CP_SHELF_PORTABLE))
+        slice->lost_cpu = false;
+}
+
+/* --- actions ---------------------------------------------------------------------------------------------------------- */
+
+static void tell(struct cp_request *request, void (*notify)(struct cp_request *))
+{
+    if (notify)
+        notify(request);
+    else /* the request may be reused already: only its address is used */
+        cp_futex_wake(&request->outcome, 1);
+}
+
+static void do_grant(struct cp_slice *slice, cp_slot *slot, struct cp_request *request)
+{
+    uint64_t before = cp_slot_stamp(slot);
+    uint64_t generation = cp_stamp_generation(before) + 1;
+    int64_t waited = cp_now_ns() - request->posted_at;
+    void (*notify)(struct cp_request *) = request->notify;
+    atomic_store_explicit(&slot->holder, request->thread, memory_order_relaxed);
+    cp_slot_set_stamp(slot, generation, CP_TAG_LEASED);
+    request->slot = slot;
+    request->generation = generation;
+    cp_point(GRANT_DECIDED);
+    if (cp_request_decide(request, CP_GRANTED)) {
+        cp_core_granted(&slice->core, waited);
+        tell(request, notify);
+        return;
+    }
+    cp_core_undecided(&slice->core);
+    /* Nobody was given this lease. Only the exit of the thread that gave up can have found it: then it is on the
+     * returned list already. */
+    if (cp_shelf_claim(&slice->shelf, &slot->item, cp_stamp(generation, CP_TAG_LEASED), before))
+        cp_core_idle(&slice->core, slot);
+}
+
+static void do_refuse(struct cp_slice *slice, struct cp_request *request)
+{
+    void (*notify)(struct cp_request *) = request->notify;
+    if (cp_request_decide(request, CP_CLOSED))
+        tell(request, notify);
+    else
+        cp_core_undecided(&slice->core);
+}
+
+static void do_shelve(struct cp_slice *slice, cp_slot *slot)
+{
+    uint64_t stamp = cp_slot_stamp(slot);
+    uint64_t shelved = cp_stamp(cp_stamp_generation(stamp), cp_self->tag);
+    switch (cp_shelf_give(&slice->shelf, &slot->item, stamp, shelved)) {
+    case CP_SHELF_DONE: break;
+    case CP_SHELF_DOOMED: cp_core_doom(&slice->core, slot, slot->doom); break;
+    case CP_SHELF_ELSEWHERE:
+        cp_core_idle(&slice->core, slot);
+        leave_cpu(slice);
+        break;
+    default: cp_core_idle(&slice->core, slot); break;
+    }
+}
+
+static void do_listen(struct cp_slice *slice)
+{
+    struct cp_item *item;
+    enum cp_shelf_outcome outcome = cp_shelf_await(&slice->shelf);
+    if (outcome == CP_SHELF_DONE) {
+        cp_point(AWAIT_SET);
+        /* Pairs with the push of a giver elsewhere, which is followed by its look at `waiting`. */
+        atomic_thread_fence(memory_order_seq_cst);
+        collect(slice);
+        return;
+    }
+    cp_core_not_listening(&slice->core);
+    if (outcome == CP_SHELF_ELSEWHERE)
+        leave_cpu(slice);
+    else if (outcome == CP_SHELF_NONEMPTY && cp_shelf_take(&slice->shelf, atomic_load(&slice->end), &item) == CP_SHELF_DONE)
+        adopt(slice, cp_slot_of(item));
+}
+
+static void do_finish(struct cp_slice *slice)
+{
+    atomic_store(&slice->epoch, 0);
+    if (slice->cls->pool_terminate)
+        slice->cls->pool_terminate(slice->pool_state, slice->close_reason);
+    cp_list_unlink(&slice->link);
+    cp_list_unlink(&slice->dirty);
+    cp_list_unlink(&slice->sleeping);
+    slice->config.finished(slice, slice->config.context);
+}
+
+/* False: nothing is left to do, or the slice is gone. */
+static bool perform(struct cp_slice *slice, const struct cp_action *action)
+{
+    switch (action->what) {
+    case CP_DO_NOTHING: return false;
+    case CP_DO_GRANT: do_grant(slice, action->slot, action->request); return true;
+    case CP_DO_REFUSE: do_refuse(slice, action->request); return true;
+    case CP_DO_SHELVE: do_shelve(slice, action->slot); return true;
+    case CP_DO_LISTEN: do_listen(slice); return true;
+    case CP_DO_UNLISTEN: cp_shelf_change(&slice->shelf, 0, CP_SHELF_WAITING); return true;
+    case CP_DO_OPEN: cp_worker_open(action->slot); return true;
+    case CP_DO_TERMINATE: cp_worker_terminate(action->slot, action->reason); return true;
+    case CP_DO_FINISH: do_finish(slice); return false;
+    }
+    return false;
+}
+
+/* Closing begins once no caller can reach the shelf any more. */
+static bool begin_close(struct cp_slice *slice)
+{
+    struct cp_item *item;
+    if (!cp_shelf_change(&slice->shelf, CP_SHELF_CLOSED, 0)) {
+        cp_shard_wake_at(slice->shard, slice, cp_now_ns() + RETRY_NS);
+        return false;
+    }
+    slice->close_wanted = false;
+    while (cp_shelf_drain(&slice->shelf, &item))
+        adopt(slice, cp_slot_of(item));
+    /* Pairs as in do_listen: givers elsewhere look at CLOSED after their push. */
+    atomic_thread_fence(memory_order_seq_cst);
+    collect(slice);
+    cp_core_close(&slice->core, slice->close_reason);
+    for (uint32_t i = 0; i < slice->core.options.quota; i++)
+        if (slice->slots[i].phase == CP_OPENING)
+            cp_worker_cancel_open(&slice->slots[i]);
+    return true;
+}
+
+void cp_slice_pump(struct cp_slice *slice)
+{
+    struct cp_action action;
+    if (slice->pumping) /* called from a callback of our own: the loop below goes on */
+        return;
+    slice->pumping = true;
+    if (slice->close_wanted && !begin_close(slice)) {
+        slice->pumping = false;
+        return;
+    }
+    do
+        cp_core_next(&slice->core, cp_now_ns(), &action);
+    while (perform(slice, &action));
+    slice->pumping = false;
+    int64_t wake_at = cp_core_wake_at(&slice->core, cp_now_ns());
+    if (action.what == CP_DO_NOTHING && wake_at != CP_NEVER)
+        cp_shard_wake_at(slice->shard, slice, wake_at);
+}
+
+void cp_slice_touch(struct cp_slice *slice)
+{
+    cp_shard_look_after(slice->shard, slice);
+}
+
+/* --- open and close -------------------------------------------------------------------------------------------------- */
+
+static void deliver_nudge(struct cp_message *message)
+{
+    struct cp_slice *slice = cp_container(message, struct cp_slice, nudge);
+    atomic_exchange(&slice->nudged, 0); /* before the look: a later push nudges again */
+    if (atomic_load(&slice->epoch) == 0) {
+        cp_assert(!atomic_load(&slice->returned));
+        return;
+    }
+    collect(slice);
+    cp_slice_touch(slice);
+}
+
+int cp_slice_open(struct cp_slice *slice, const struct cp_slice_config *config)
+{
+    void *pool_state = config->arg;
+    if (config->cls->pool_init) {
+        int status = config->cls->pool_init(config->arg, slice->shard, &pool_state);
+        if (status < 0)
+            return status;
+    }
+    slice->config = *config;
+    slice->cls = config->cls;
+    atomic_store(&slice->end, config->fifo ? CP_OLDEST : CP_NEWEST);
+    slice->pool_state = pool_state;
+    slice->lost_cpu = slice->close_wanted = false;
+    slice->nudge.deliver = deliver_nudge;
+    slice->error[0] = '\0';
+    slice->leases_before = 0;
+    slice->core.options.quota = config->core.quota;
+    slice->leases_before = cp_slice_leases(slice);
+    cp_shelf_init(&slice->shelf, (_Atomic(struct cp_item *) *)(void *)(slice->slots + slice->capacity), slice->capacity,
+                  (uint32_t)slice->shard->cpu, config->portable);
+    cp_core_init(&slice->core, &config->core, slice->slots);
+    if (config->core.managed) { /* for good: every give and take goes to the manager */
+        slice->core.listening = true;
+        atomic_fetch_or(&slice->shelf.flags, CP_SHELF_WAITING);
+    }
+    cp_list_push_back(&slice->shard->slices, &slice->link);
+    atomic_store(&slice->epoch, atomic_fetch_add(&epochs, 1) + 1);
+    cp_slice_touch(slice);
+    return COREPOOL_OK;
+}
+
+void cp_slice_close(struct cp_slice *slice, corepool_reason_t reason)
+{
+    if (slice->core.closed || slice->close_wanted)
+        return;
+    slice->close_wanted = true;
+    slice->close_reason = (uint8_t)reason;
+    cp_slice_touch(slice);
+}
+
+/* --- evicting ---------------------------------------------------------------------------------------------------------- */
+
+/* Turns the shelf round once: what is doomed comes out, the rest is back in the same order. Runs between two
+ * callers on this CPU, or under the portable shelf's lock step by step. */
+static void sift_shelf(struct cp_slice *slice)
+{
+    struct cp_item *item;
+    for (uint32_t left = cp_shelf_idle(&slice->shelf); left > 0; left--) {
+        enum cp_shelf_outcome outcome = cp_shelf_take(&slice->shelf, CP_OLDEST, &item);
+        if (outcome == CP_SHELF_ELSEWHERE && leave_cpu(slice))
+            outcome = cp_shelf_take(&slice->shelf, CP_OLDEST, &item);
+        if (outcome != CP_SHELF_DONE)
+            return;
+        cp_slot *slot = cp_slot_of(item);
+        uint64_t stamp = cp_slot_stamp(slot);
+        if (atomic_load_explicit(&slot->item.doomed, memory_order_relaxed) ||
+            cp_shelf_give(&slice->shelf, item, stamp, cp_stamp(cp_stamp_generation(stamp), cp_self->tag)) !=
+                CP_SHELF_DONE)
+            adopt(slice, slot);
+    }
+}
+
+void corepool_worker_evict(corepool_worker_t *worker, corepool_reason_t reason)
+{
+    struct cp_slice *slice = worker->slice;
+    if (worker->phase != CP_LIVE || atomic_load(&worker->item.doomed))
+        return;
+    worker->doom = (uint8_t)reason;
+    atomic_store(&worker->item.doomed, 1);
+    uint32_t tag = cp_stamp_tag(cp_slot_stamp(worker));
+    if (tag == CP_TAG_MANAGER && !cp_list_is_empty(&worker->link) && !slice->core.closed)
+        cp_core_doom_idle(&slice->core, worker, worker->doom);
+    else if (tag >= CP_TAG_SHELVED)
+        sift_shelf(slice);
+    cp_slice_touch(slice);
+}

@@ -1,0 +1,115 @@
+/* shard/slice.h: one pool's part on one shard: the shelf, the slots, the core, and the manager that drives it.
+ *
+ * Thread default: the shard's; exceptions are marked. Memory: a block {slice, slots, ring} of a size class, made by its
+ * shard and a slice of that same shape until the runtime is destroyed; so a caller that has read a slice's address
+ * may always look at it, and then finds by the pool's generation whether it was still its pool's.
+ *
+ * How a slot comes back: give puts it on the shelf; when that cannot be (someone waits, elsewhere, closed, doomed, to
+ * be removed) it goes on the slice's returned list. The manager empties that list whenever it is nudged, and after it
+ * has set `waiting`. A giver from elsewhere nudges only when the shelf wants the manager:
+ *
+ *     giver:    push on returned (full fence)    then read `waiting`   → nudge if set
+ *     manager:  set `waiting`, full fence        then empty returned
+ *
+ * One of them sees the other. (The model of the same protocol is tests/model/wait.pml.) */
+#ifndef CP_SHARD_SLICE_H
+#define CP_SHARD_SLICE_H
+
+#include <corepool/worker.h>
+
+#include "core/core.h"
+#include "machine/thread.h"
+
+struct cp_slice_config {
+    const corepool_class_t *cls;
+    void *arg;
+    const char *name;
+    bool portable;  /* callers from several CPUs: the portable shelf */
+    bool fifo;
+    struct cp_core_options core;
+    /* On the shard, when the last worker and the pool state are gone. The slice must not be used afterwards. */
+    void (*finished)(struct cp_slice *slice, void *context);
+    void *context;
+};
+
+#define CP_ERROR_BYTES 128
+
+struct cp_slice {
+    /* Callers' line. */
+    struct cp_shelf shelf;
+    /* Read by callers, fixed while open. */
+    cp_slot *slots cp_line_aligned;
+    const corepool_class_t *cls;
+    struct corepool_shard *shard;
+    _Atomic uint32_t end;        /* enum cp_shelf_end: which one callers take */
+    uint32_t capacity;           /* slots in the block, a power of two; the first core.options.quota are used */
+    _Atomic uint64_t epoch;      /* one per opening, over the whole process; 0 while closed */
+    struct cp_slice_config config;
+    uint64_t leases_before;      /* sum of the slots' generations when it was opened */
+    /* Written by callers. */
+    _Atomic(cp_slot *) returned cp_line_aligned;
+    _Atomic uint32_t nudged;     /* the nudge is posted */
+    struct cp_message nudge;
+    struct cp_message close_message;
+    /* The last failed open, for callers that time out. */
+    struct cp_lock error_lock;
+    char error[CP_ERROR_BYTES];
+    /* The manager's. */
+    struct cp_core core cp_line_aligned;
+    void *pool_state;
+    struct cp_list link;         /* in the shard's list of open slices, or of spare blocks */
+    struct cp_list dirty;        /* in the shard's list of slices to look after */
+    struct cp_list sleeping;     /* in the shard's list of slices with a wake-up time */
+    bool pumping;
+    bool lost_cpu;               /* the shelf was made portable because the manager lost its CPU */
+    bool close_wanted;
+    uint8_t close_reason;
+};
+
+/* Takes a block for `quota` slots from its shard. NULL: no memory. */
+struct cp_slice *cp_slice_create(struct corepool_shard *shard, uint32_t quota);
+void cp_slice_release(struct cp_slice *slice);
+
+/* Opens: pool_init, then workers as the core wants them. Negative: pool_init's code; the slice is as before. */
+int cp_slice_open(struct cp_slice *slice, const struct cp_slice_config *config);
+
+/* Closes; `finished` is called later. Idempotent. */
+void cp_slice_close(struct cp_slice *slice, corepool_reason_t reason);
+
+/* Something changed: look after it before the loop sleeps. */
+void cp_slice_touch(struct cp_slice *slice);
+
+/* Does all there is to do. Called by the shard for dirty slices. */
+void cp_slice_pump(struct cp_slice *slice);
+
+/* Brings the shelf back to rseq after the shard has its CPU again. */
+void cp_slice_regain(struct cp_slice *slice);
+
+/* Checks L1 to L4 by counting everything there is; NULL or what is broken. Exact when quiescent. */
+const char *cp_slice_check(struct cp_slice *slice);
+
+/* Posts a filled-in request to the slice's manager. False: the shard has stopped, not consumed. Thread: any. */
+bool cp_slice_send_request(struct cp_slice *slice, struct cp_request *request, uint64_t epoch);
+
+/* Tells the manager that a request was given up (its outcome was decided by the caller). Thread: the one that sent it. */
+void cp_slice_give_up(struct cp_request *request);
+
+/* Asks the manager to look at the returned list. Thread: any. */
+void cp_slice_nudge(struct cp_slice *slice);
+
+/* The caller owns the slot (its stamp says RETURNED or REMOVED by the caller's swap): hands it to the manager.
+ * wake: whether the manager must act in any case. Thread: any. */
+void cp_slice_return(cp_slot *slot, bool wake);
+
+/* The newest usable slot of the returned list, stamped MANAGER, or NULL; the rest goes to the shelf. For a caller that missed,
+ * on the slice's CPU; none while a request waits (it would overtake). Thread: any. */
+cp_slot *cp_slice_collect_one(struct cp_slice *slice, struct cp_thread *self);
+
+/* Copies the words of the last failed open; empty when the last open succeeded. Thread: any. */
+void cp_slice_last_error(struct cp_slice *slice, char text[CP_ERROR_BYTES]);
+
+/* Leases so far; leases out. Thread: any, exact when quiescent. */
+uint64_t cp_slice_leases(const struct cp_slice *slice);
+uint32_t cp_slice_leased(const struct cp_slice *slice);
+
+#endif

@@ -1,0 +1,201 @@
+/* shard/slice_any.c: the half of a slice that any thread may call: requests to the manager, the returned list, counts. */
+#include <string.h>
+
+#include "base/point.h"
+#include "shard/shard.h"
+
+/* --- requests --------------------------------------------------------------------------------------------------------- */
+
+static void deliver_request(struct cp_message *message)
+{
+    struct cp_request *request = cp_container(message, struct cp_request, posted);
+    struct cp_slice *slice = request->slice;
+    /* A slice that was closed meanwhile, and perhaps is another pool's by now, refuses by itself. */
+    if (atomic_load(&slice->epoch) != request->epoch) {
+        void (*notify)(struct cp_request *) = request->notify;
+        if (cp_request_decide(request, CP_CLOSED)) {
+            if (notify)
+                notify(request);
+            else
+                cp_futex_wake(&request->outcome, 1);
+        } else {
+            request->slice = NULL; /* its notice finds nobody */
+        }
+        return;
+    }
+    cp_core_request(&slice->core, request);
+    cp_slice_touch(slice);
+}
+
+static void deliver_given_up(struct cp_message *message)
+{
+    struct cp_request *request = cp_container(message, struct cp_request, given_up);
+    if (request->slice) {
+        cp_core_give_up(&request->slice->core, request);
+        cp_slice_touch(request->slice);
+    }
+    cp_request_release(request);
+}
+
+bool cp_slice_send_request(struct cp_slice *slice, struct cp_request *request, uint64_t epoch)
+{
+    request->slice = slice;
+    request->shard = slice->shard;
+    request->epoch = epoch;
+    request->posted.deliver = deliver_request;
+    request->given_up.deliver = deliver_given_up;
+    return cp_shard_send(slice->shard, &request->posted);
+}
+
+void cp_slice_give_up(struct cp_request *request)
+{
+    cp_point(REQUEST_GIVEN_UP);
+    /* The shard cannot have stopped: its slice waits for this notice before it finishes. Except a request that was
+     * refused for its epoch; then nothing refers to it any more. */
+    if (!cp_shard_send(request->shard, &request->given_up))
+        cp_request_release(request);
+}
+
+/* --- the returned list -------------------------------------------------------------------------------------------------- */
+
+void cp_slice_nudge(struct cp_slice *slice)
+{
+    if (atomic_exchange(&slice->nudged, 1) == 0)
+        if (!cp_shard_send(slice->shard, &slice->nudge))
+            atomic_store(&slice->nudged, 0); /* stopped: no worker is left that could be returned */
+}
+
+static void push_returned(struct cp_slice *slice, cp_slot *slot)
+{
+    /* Set already: one lease was ended on two CPUs at once (shelf.h), and its entry is still there to be collected. */
+    if (atomic_exchange(&slot->listed, 1))
+        return;
+    cp_slot *first = atomic_load_explicit(&slice->returned, memory_order_relaxed);
+    do
+        atomic_store_explicit(&slot->returned_next, first, memory_order_relaxed);
+    while (!atomic_compare_exchange_weak(&slice->returned, &first, slot));
+}
+
+void cp_slice_return(cp_slot *slot, bool wake)
+{
+    struct cp_slice *slice = slot->slice;
+    push_returned(slice, slot);
+    cp_point(GIVE_FOREIGN_PUSHED);
+    /* The push is a full fence; the manager sets `waiting`, fences, and looks at the list. */
+    if (wake || cp_shelf_wants_manager(&slice->shelf))
+        cp_slice_nudge(slice);
+}
+
+/* A slot that this caller took off the returned list and does not keep. */
+static void put_back(struct cp_slice *slice, cp_slot *slot, struct cp_thread *self)
+{
+    uint64_t stamp = cp_slot_stamp(slot);
+    uint64_t shelved = cp_stamp(cp_stamp_generation(stamp), self->tag);
+    enum cp_shelf_outcome outcome = CP_SHELF_DOOMED;
+    if (cp_stamp_tag(stamp) == CP_TAG_RETURNED)
+        outcome = cp_shelf_give(&slice->shelf, &slot->item, stamp, shelved);
+    if (outcome != CP_SHELF_DONE)
+        cp_slice_return(slot, outcome != CP_SHELF_ELSEWHERE);
+}
+
+cp_slot *cp_slice_collect_one(struct cp_slice *slice, struct cp_thread *self)
+{
+    cp_slot *kept = NULL;
+    if (!atomic_load_explicit(&slice->returned, memory_order_relaxed) || cp_shelf_wants_manager(&slice->shelf))
+        return NULL;
+    cp_slot *slot = atomic_exchange(&slice->returned, NULL);
+    /* Again, now that the list is ours: who waits goes first. */
+    bool overtakes = cp_shelf_wants_manager(&slice->shelf);
+    while (slot) {
+        cp_slot *next = atomic_load_explicit(&slot->returned_next, memory_order_relaxed);
+        atomic_exchange(&slot->listed, 0);
+        uint64_t stamp = cp_slot_stamp(slot);
+        uint32_t tag = cp_stamp_tag(stamp);
+        if (!kept && !overtakes && tag == CP_TAG_RETURNED &&
+            !atomic_load_explicit(&slot->item.doomed, memory_order_relaxed)) {
+            kept = slot;
+            cp_slot_set_stamp(slot, cp_stamp_generation(stamp), CP_TAG_MANAGER);
+        } else if (tag == CP_TAG_RETURNED || tag == CP_TAG_REMOVED) {
+            put_back(slice, slot, self);
+        }
+        slot = next;
+    }
+    return kept;
+}
+
+/* --- counts --------------------------------------------------------------------------------------------------------------- */
+
+void cp_slice_last_error(struct cp_slice *slice, char text[CP_ERROR_BYTES])
+{
+    cp_lock_take(&slice->error_lock);
+    memcpy(text, slice->error, CP_ERROR_BYTES);
+    cp_lock_free(&slice->error_lock);
+}
+
+uint64_t cp_slice_leases(const struct cp_slice *slice)
+{
+    uint64_t leases = 0;
+    for (uint32_t i = 0; i < slice->core.options.quota; i++)
+        leases += cp_stamp_generation(cp_slot_stamp(&slice->slots[i]));
+    return leases - slice->leases_before;
+}
+
+uint32_t cp_slice_leased(const struct cp_slice *slice)
+{
+    uint32_t leased = 0;
+    for (uint32_t i = 0; i < slice->core.options.quota; i++)
+        leased += cp_stamp_tag(cp_slot_stamp(&slice->slots[i])) == CP_TAG_LEASED;
+    return leased;
+}
+
+/* --- laws ------------------------------------------------------------------------------------------------------------------ */
+
+struct census {
+    uint32_t shelved, returned, leased, with_manager;
+};
+
+static const char *count_shelf(const struct cp_slice *slice, struct census *census)
+{
+    uint32_t tail = atomic_load(&slice->shelf.tail), head = atomic_load(&slice->shelf.head);
+    for (uint32_t i = tail; i != head; i++) {
+        struct cp_item *item = atomic_load(&slice->shelf.ring[i & slice->shelf.mask]);
+        if (cp_slot_of(item)->slice != slice)
+            return "L2: the shelf holds a slot of another slice";
+        if (cp_stamp_tag(cp_slot_stamp(cp_slot_of(item))) < CP_TAG_SHELVED)
+            return "L2: a slot on the shelf has another owner";
+        for (uint32_t j = tail; j != i; j++)
+            if (atomic_load(&slice->shelf.ring[j & slice->shelf.mask]) == item)
+                return "L2: a slot is on the shelf twice";
+        census->shelved++;
+    }
+    return NULL;
+}
+
+static void count_stamps(const struct cp_slice *slice, struct census *census)
+{
+    for (uint32_t i = 0; i < slice->core.options.quota; i++) {
+        const cp_slot *slot = &slice->slots[i];
+        uint32_t tag = cp_stamp_tag(cp_slot_stamp(slot));
+        census->leased += tag == CP_TAG_LEASED;
+        census->returned += tag == CP_TAG_RETURNED || tag == CP_TAG_REMOVED;
+        census->with_manager += tag == CP_TAG_MANAGER && slot->phase == CP_LIVE;
+    }
+}
+
+const char *cp_slice_check(struct cp_slice *slice)
+{
+    struct census census = {0};
+    const char *broken = cp_core_check(&slice->core);
+    if (!broken)
+        broken = count_shelf(slice, &census);
+    if (broken)
+        return broken;
+    count_stamps(slice, &census);
+    if (census.with_manager != slice->core.idle + slice->core.doomed)
+        return "L1: a worker in the manager's hands is in none of its lists";
+    if (census.shelved + census.returned + census.leased + census.with_manager != atomic_load(&slice->core.live))
+        return "L1: shelved + returned + leased + held here is not the number of live workers";
+    if (atomic_load(&slice->core.waiting) && census.shelved + census.returned && !slice->core.closed)
+        return "L3: a request waits beside an idle worker";
+    return NULL;
+}

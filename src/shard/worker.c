@@ -1,0 +1,236 @@
+/* shard/worker.c: a worker's init and terminate, and what a class may ask of the library.
+ *
+ * An init or terminate ends in one of three ways: at once, later by corepool_worker_ready/failed/gone from the shard's
+ * loop, or, for a class that may block, on libuv's thread pool with the result brought back to the loop. For the last
+ * kind the job is allocated before init, so that terminate cannot fail for want of memory. */
+#include "shard/worker.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "shard/shard.h"
+
+struct job {
+    uv_work_t work;
+    cp_slot *slot;
+    void *resource;
+    int status;
+    uint8_t reason;
+    bool terminates;
+};
+
+static const corepool_class_t *class_of(const cp_slot *slot)
+{
+    return slot->slice->cls;
+}
+
+static void *resource_of(const cp_slot *slot)
+{
+    return atomic_load_explicit(&slot->resource, memory_order_relaxed);
+}
+
+/* --- results ------------------------------------------------------------------------------------------------------- */
+
+static void forget_error(struct cp_slice *slice)
+{
+    cp_lock_take(&slice->error_lock);
+    slice->error[0] = '\0';
+    cp_lock_free(&slice->error_lock);
+}
+
+void corepool_worker_ready(corepool_worker_t *worker, void *resource)
+{
+    cp_assert(cp_on_shard(worker->slice->shard));
+    if (worker->phase != CP_OPENING)
+        return;
+    atomic_store_explicit(&worker->resource, resource, memory_order_relaxed);
+    forget_error(worker->slice);
+    cp_core_opened(&worker->slice->core, worker);
+    cp_slice_touch(worker->slice);
+}
+
+void corepool_worker_failed(corepool_worker_t *worker, int code)
+{
+    cp_assert(cp_on_shard(worker->slice->shard));
+    if (worker->phase != CP_OPENING)
+        return;
+    struct cp_slice *slice = worker->slice;
+    if (!worker->explained)
+        corepool_worker_explain(worker, "init of %s: %s", slice->cls->name, corepool_error_text(code));
+    free(worker->job);
+    worker->job = NULL;
+    cp_core_open_failed(&slice->core, worker, cp_now_ns());
+    cp_slice_touch(slice);
+}
+
+void corepool_worker_gone(corepool_worker_t *worker)
+{
+    cp_assert(cp_on_shard(worker->slice->shard));
+    if (worker->phase != CP_CLOSING)
+        return;
+    free(worker->job);
+    worker->job = NULL;
+    atomic_store_explicit(&worker->resource, NULL, memory_order_relaxed);
+    cp_core_gone(&worker->slice->core, worker);
+    cp_slice_touch(worker->slice);
+}
+
+void corepool_worker_explain(corepool_worker_t *worker, const char *format, ...)
+{
+    struct cp_slice *slice = worker->slice;
+    va_list args;
+    va_start(args, format);
+    cp_lock_take(&slice->error_lock);
+    vsnprintf(slice->error, sizeof slice->error, format, args);
+    cp_lock_free(&slice->error_lock);
+    va_end(args);
+    worker->explained = true;
+}
+
+static void finish_open(cp_slot *slot, int status, void *resource)
+{
+    if (status == COREPOOL_OK)
+        corepool_worker_ready(slot, resource);
+    else if (status < 0)
+        corepool_worker_failed(slot, status);
+    else if (status != COREPOOL_PENDING)
+        corepool_worker_failed(slot, COREPOOL_EOPEN);
+}
+
+/* --- classes that may block --------------------------------------------------------------------------------------------- */
+
+static void work(uv_work_t *request)
+{
+    struct job *job = request->data;
+    cp_slot *slot = job->slot;
+    void *pool_state = slot->slice->pool_state;
+    if (job->terminates)
+        class_of(slot)->terminate(slot, pool_state, job->resource, job->reason);
+    else
+        job->status = class_of(slot)->init(slot, pool_state, &job->resource);
+}
+
+static void after_work(uv_work_t *request, int status)
+{
+    struct job *job = request->data;
+    cp_slot *slot = job->slot;
+    if (job->terminates) {
+        corepool_worker_gone(slot);
+        return;
+    }
+    if (status < 0) { /* cancelled before it began */
+        corepool_worker_explain(slot, "init of %s was cancelled", class_of(slot)->name);
+        job->status = COREPOOL_ECANCELED;
+    } else if (job->status == COREPOOL_PENDING) { /* such a class cannot finish later */
+        job->status = COREPOOL_EOPEN;
+    }
+    finish_open(slot, job->status, job->resource);
+}
+
+static void queue_work(cp_slot *slot)
+{
+    struct job *job = slot->job;
+    job->work.data = job;
+    uv_queue_work(&slot->slice->shard->uv, &job->work, work, after_work); /* fails without a callback only */
+}
+
+static void open_blocking(cp_slot *slot)
+{
+    struct job *job = calloc(1, sizeof *job);
+    slot->job = job;
+    if (!job) {
+        corepool_worker_explain(slot, "no memory to open a worker");
+        corepool_worker_failed(slot, COREPOOL_ENOMEM);
+        return;
+    }
+    job->slot = slot;
+    queue_work(slot);
+}
+
+/* --- what the manager asks ------------------------------------------------------------------------------------------------ */
+
+void cp_worker_open(cp_slot *slot)
+{
+    void *resource = NULL;
+    slot->context = NULL;
+    atomic_store(&slot->item.doomed, 0);
+    slot->explained = false;
+    if (class_of(slot)->flags & COREPOOL_CLASS_BLOCKING) {
+        open_blocking(slot);
+        return;
+    }
+    int status = class_of(slot)->init(slot, slot->slice->pool_state, &resource);
+    finish_open(slot, status, resource);
+}
+
+void cp_worker_terminate(cp_slot *slot, corepool_reason_t reason)
+{
+    const corepool_class_t *cls = class_of(slot);
+    struct job *job = slot->job;
+    if (!cls->terminate) {
+        corepool_worker_gone(slot);
+    } else if (cls->flags & COREPOOL_CLASS_BLOCKING) {
+        job->terminates = true;
+        job->resource = resource_of(slot);
+        job->reason = (uint8_t)reason;
+        queue_work(slot);
+    } else if (cls->terminate(slot, slot->slice->pool_state, resource_of(slot), reason) != COREPOOL_PENDING) {
+        corepool_worker_gone(slot);
+    }
+}
+
+void cp_worker_cancel_open(cp_slot *slot)
+{
+    const corepool_class_t *cls = class_of(slot);
+    struct job *job = slot->job;
+    if (job)
+        uv_cancel((uv_req_t *)&job->work); /* no effect when it runs already: then it is waited for */
+    else if (cls->init_cancel)
+        cls->init_cancel(slot, slot->slice->pool_state);
+}
+
+/* --- what a class may look at ------------------------------------------------------------------------------------------- */
+
+bool corepool_worker_is_leased(const corepool_worker_t *worker)
+{
+    return cp_stamp_tag(cp_slot_stamp(worker)) == CP_TAG_LEASED;
+}
+
+corepool_shard_t *corepool_worker_shard(const corepool_worker_t *worker)
+{
+    return worker->slice->shard;
+}
+
+uv_loop_t *corepool_worker_loop(const corepool_worker_t *worker)
+{
+    return &worker->slice->shard->uv;
+}
+
+unsigned corepool_worker_number(const corepool_worker_t *worker)
+{
+    return worker->number;
+}
+
+void corepool_worker_set_context(corepool_worker_t *worker, void *context)
+{
+    worker->context = context;
+}
+
+void *corepool_worker_context(const corepool_worker_t *worker)
+{
+    return worker->context;
+}
+
+const char *corepool_reason_text(corepool_reason_t reason)
+{
+    switch (reason) {
+#define REASON_TEXT(name, text) \
+    case COREPOOL_REASON_##name: return text;
+        COREPOOL_REASON_TABLE(REASON_TEXT)
+#undef REASON_TEXT
+    }
+    return "unknown reason";
+}
