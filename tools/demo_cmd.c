@@ -134,7 +134,7 @@ static void complain(demo_t *demo, const char *what, int err)
 {
     const char *detail = corepool_error_detail();
     fflush(stdout);
-    fprintf(stderr, "corepool: %s: %s%s%s\n", what, corepool_error_text(err), *detail ? ": " : "", detail);
+    fprintf(stderr, "corepool: %s: %s\n", what, *detail ? detail : corepool_error_text(err));
     demo->failed = true;
 }
 
