@@ -6,8 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *argp_program_version = "corepool " COREPOOL_VERSION;
-
 static const struct {
     const char *name;
     char *title; /* argv[0] of the command, for its messages */
@@ -63,6 +61,7 @@ int main(int argc, char **argv)
             "\v'corepool COMMAND --help' tells a command's options. Exit code: 0 success, 1 failure, 2 usage "
             "error.",
     };
+    argp_program_version = "corepool " COREPOOL_VERSION;
     argp_err_exit_status = TOOL_USAGE;
     for (size_t i = 0; argc > 1 && i < sizeof commands / sizeof commands[0]; i++)
         if (strcmp(argv[1], commands[i].name) == 0) {
