@@ -52,18 +52,39 @@ static int end_by_message(corepool_lease_t *lease, struct cp_thread *self, corep
     return COREPOOL_OK;
 }
 
-int cp_lease_end(corepool_lease_t *lease, struct cp_thread *self, corepool_reason_t reason)
+/* `first`: the outcome of a first attempt to put it on the shelf. */
+static int end_after(corepool_lease_t *lease, struct cp_thread *self, enum cp_shelf_outcome first)
 {
     cp_slot *slot = lease->worker;
+    struct cp_thread *holder = atomic_load_explicit(&slot->holder, memory_order_relaxed);
+    enum cp_shelf_outcome outcome =
+        cp_shelf_give_again(&slot->slice->shelf, &slot->item, cp_stamp(lease->generation, CP_TAG_LEASED),
+                            cp_stamp(lease->generation, self->tag), first);
+    if (outcome == CP_SHELF_STALE)
+        return stale();
+    if (outcome != CP_SHELF_DONE)
+        return end_by_message(lease, self, COREPOOL_REASON_NONE, outcome != CP_SHELF_ELSEWHERE);
+    count_end(self, holder);
+    *lease = (corepool_lease_t){0};
+    return COREPOOL_OK;
+}
+
+static enum cp_shelf_outcome put_on_shelf(const corepool_lease_t *lease, const struct cp_thread *self)
+{
+    cp_slot *slot = lease->worker;
+    return cp_shelf_give_once(&slot->slice->shelf, &slot->item, cp_stamp(lease->generation, CP_TAG_LEASED),
+                              cp_stamp(lease->generation, self->tag));
+}
+
+int cp_lease_end(corepool_lease_t *lease, struct cp_thread *self, corepool_reason_t reason)
+{
     if (reason != COREPOOL_REASON_NONE)
         return end_by_message(lease, self, reason, true);
-    struct cp_thread *holder = atomic_load_explicit(&slot->holder, memory_order_relaxed);
-    enum cp_shelf_outcome outcome = cp_shelf_give(&slot->slice->shelf, &slot->item,
-                                                  cp_stamp(lease->generation, CP_TAG_LEASED),
-                                                  cp_stamp(lease->generation, self->tag));
-    if (cp_unlikely(outcome != CP_SHELF_DONE))
-        return outcome == CP_SHELF_STALE ? stale()
-                                         : end_by_message(lease, self, reason, outcome != CP_SHELF_ELSEWHERE);
+    /* The holder is looked up before the slot may be another's. */
+    struct cp_thread *holder = atomic_load_explicit(&lease->worker->holder, memory_order_relaxed);
+    enum cp_shelf_outcome outcome = put_on_shelf(lease, self);
+    if (outcome != CP_SHELF_DONE)
+        return end_after(lease, self, outcome);
     count_end(self, holder);
     *lease = (corepool_lease_t){0};
     return COREPOOL_OK;
@@ -89,13 +110,36 @@ static corepool_reason_t ask_class(const corepool_lease_t *lease)
     return cls->checkin(resource, lease->resource) == COREPOOL_OK ? COREPOOL_REASON_NONE : COREPOOL_REASON_CHECKIN;
 }
 
-int corepool_checkin(corepool_lease_t *lease)
+/* Everything but the usual case. */
+__attribute__((noinline)) static int checkin_slowly(corepool_lease_t *lease)
 {
     struct cp_thread *self;
     int status = check_lease(lease, &self);
-    if (cp_unlikely(status != COREPOOL_OK))
-        return status;
-    return cp_lease_end(lease, self, ask_class(lease));
+    return status == COREPOOL_OK ? cp_lease_end(lease, self, ask_class(lease)) : status;
+}
+
+__attribute__((noinline)) static int checkin_after(corepool_lease_t *lease, enum cp_shelf_outcome first)
+{
+    return end_after(lease, cp_self, first);
+}
+
+/* The usual case, a lease that this thread took from a class without a checkin callback and gives back on its CPU, is
+ * kept free of calls. */
+int corepool_checkin(corepool_lease_t *lease)
+{
+    struct cp_thread *self = cp_self;
+    if (cp_unlikely(!lease || !lease->worker || !self))
+        return checkin_slowly(lease);
+    const cp_slot *slot = lease->worker;
+    if (cp_unlikely(atomic_load_explicit(&slot->holder, memory_order_relaxed) != self ||
+                    atomic_load_explicit(&slot->slice->shelf.hooks, memory_order_relaxed) & CP_HOOK_CHECKIN))
+        return checkin_slowly(lease);
+    enum cp_shelf_outcome outcome = put_on_shelf(lease, self);
+    if (cp_unlikely(outcome != CP_SHELF_DONE))
+        return checkin_after(lease, outcome);
+    self->ended++;
+    *lease = (corepool_lease_t){0};
+    return COREPOOL_OK;
 }
 
 int corepool_checkin_remove(corepool_lease_t *lease)
@@ -155,7 +199,7 @@ enum cp_shelf_outcome cp_checkout_take(struct cp_checkout *checkout, cp_slot **s
     for (unsigned tries = 0; cp_pool_is_open(checkout->pool);) {
         struct cp_slice *slice = cp_slice_for(checkout->pool);
         checkout->slice = slice;
-        outcome = cp_shelf_take(&slice->shelf, atomic_load_explicit(&slice->end, memory_order_relaxed), &item);
+        outcome = cp_shelf_take(&slice->shelf, cp_slice_end(slice), &item);
         if (cp_likely(outcome == CP_SHELF_DONE)) {
             *slot = cp_slot_of(item);
             if (cp_likely(is_usable(checkout, *slot)))
@@ -296,9 +340,9 @@ static int wait_for_grant(struct cp_checkout *checkout, int64_t timeout_ms, core
 
 /* --- public ------------------------------------------------------------------------------------------------------------------ */
 
-/* Everything but the first look at the shelf: waiting, and looking again when a class refused a worker. */
-__attribute__((noinline)) static int checkout_slowly(struct cp_checkout *checkout, enum cp_shelf_outcome outcome,
-                                                     const corepool_checkout_options_t *options, corepool_lease_t *lease)
+/* Waits, and looks again when a class refused a worker. */
+static int wait_and_retry(struct cp_checkout *checkout, enum cp_shelf_outcome outcome,
+                          const corepool_checkout_options_t *options, corepool_lease_t *lease)
 {
     int64_t timeout_ms = timeout_of(options);
     checkout->deadline = cp_deadline_ns(cp_now_ns(), timeout_ms);
@@ -323,49 +367,97 @@ __attribute__((noinline)) static int checkout_slowly(struct cp_checkout *checkou
     }
 }
 
-int corepool_checkout(corepool_pool_t pool, const corepool_checkout_options_t *options, corepool_lease_t *lease)
+static int begin_anywhere(struct cp_checkout *checkout, corepool_pool_t pool, const corepool_checkout_options_t *options,
+                          corepool_lease_t *lease)
+{
+    if (!lease)
+        return cp_fail(COREPOOL_EINVAL, "lease: NULL");
+    *lease = (corepool_lease_t){0};
+    return cp_checkout_begin(checkout, pool, options);
+}
+
+/* Everything but the usual case. */
+__attribute__((noinline)) static int checkout_slowly(corepool_pool_t pool, const corepool_checkout_options_t *options,
+                                                     corepool_lease_t *lease)
 {
     struct cp_checkout checkout;
     cp_slot *slot;
-    if (cp_unlikely(!lease))
-        return cp_fail(COREPOOL_EINVAL, "lease: NULL");
-    *lease = (corepool_lease_t){0};
-    int status = cp_checkout_begin(&checkout, pool, options);
-    if (cp_unlikely(status != COREPOOL_OK))
+    int status = begin_anywhere(&checkout, pool, options, lease);
+    if (status != COREPOOL_OK)
         return status;
-    if (cp_unlikely(checkout.self->shard != NULL))
+    if (checkout.self->shard)
         return cp_fail(COREPOOL_EDEADLK, "a blocking checkout on a shard's thread would wait for itself: use "
                                          "corepool_checkout_async");
     enum cp_shelf_outcome outcome = cp_checkout_take(&checkout, &slot);
-    if (cp_likely(outcome == CP_SHELF_DONE)) {
+    if (outcome == CP_SHELF_DONE) {
         cp_checkout_lease(slot, checkout.self, lease);
         status = cp_checkout_validate(&checkout, lease);
-        if (cp_likely(status != COREPOOL_REMOVE))
+        if (status != COREPOOL_REMOVE)
             return status;
+        outcome = CP_SHELF_ABORT; /* look again */
     }
-    return checkout_slowly(&checkout, outcome, options, lease);
+    return wait_and_retry(&checkout, outcome, options, lease);
+}
+
+/* A slot was taken that cannot be used as it is. */
+__attribute__((noinline)) static int checkout_after(corepool_pool_t pool, const corepool_checkout_options_t *options,
+                                                    corepool_lease_t *lease, cp_slot *slot)
+{
+    hand_over(slot, CP_TAG_RETURNED, COREPOOL_REASON_NONE);
+    return checkout_slowly(pool, options, lease);
+}
+
+/* The usual case on a portable shelf. */
+__attribute__((noinline)) static int checkout_portable(corepool_pool_t pool, const corepool_checkout_options_t *options,
+                                                       corepool_lease_t *lease, struct cp_slice *slice)
+{
+    struct cp_item *item;
+    if (cp_unlikely(cp_shelf_portable_take(&slice->shelf, CP_NEWEST, &item) != CP_SHELF_DONE))
+        return checkout_slowly(pool, options, lease);
+    if (cp_unlikely(!cp_pool_is_open(pool) || atomic_load_explicit(&item->doomed, memory_order_relaxed)))
+        return checkout_after(pool, options, lease, cp_slot_of(item));
+    cp_checkout_lease(cp_slot_of(item), cp_self, lease);
+    return COREPOOL_OK;
+}
+
+/* The usual case, an idle worker on the caller's CPU and a class without a checkout callback, is kept free of calls. */
+int corepool_checkout(corepool_pool_t pool, const corepool_checkout_options_t *options, corepool_lease_t *lease)
+{
+    struct cp_thread *self = cp_self;
+    struct cp_item *item;
+    if (cp_unlikely(!self || self->shard || !lease || !pool.impl || pool.shard != COREPOOL_SHARD_LOCAL ||
+                    (options && options->timeout_ms < COREPOOL_INFINITE) || !cp_pool_is_open(pool)))
+        return checkout_slowly(pool, options, lease);
+    struct cp_slice *slice = cp_slice_for(pool);
+    if (cp_unlikely(atomic_load_explicit(&slice->shelf.hooks, memory_order_relaxed) & (CP_HOOK_CHECKOUT | CP_HOOK_FIFO)))
+        return checkout_slowly(pool, options, lease);
+    enum cp_shelf_outcome outcome = cp_rseq_take_newest(&slice->shelf, &item);
+    if (cp_unlikely(outcome != CP_SHELF_DONE))
+        return outcome == CP_SHELF_SWITCH ? checkout_portable(pool, options, lease, slice)
+                                          : checkout_slowly(pool, options, lease);
+    cp_slot *slot = cp_slot_of(item);
+    if (cp_unlikely(!cp_pool_is_open(pool) || atomic_load_explicit(&item->doomed, memory_order_relaxed)))
+        return checkout_after(pool, options, lease, slot);
+    cp_checkout_lease(slot, self, lease);
+    return COREPOOL_OK;
 }
 
 int corepool_checkout_try(corepool_pool_t pool, const corepool_checkout_options_t *options, corepool_lease_t *lease)
 {
     struct cp_checkout checkout;
     cp_slot *slot;
-    if (cp_unlikely(!lease))
-        return cp_fail(COREPOOL_EINVAL, "lease: NULL");
-    *lease = (corepool_lease_t){0};
-    int status = cp_checkout_begin(&checkout, pool, options);
-    if (cp_unlikely(status != COREPOOL_OK))
+    int status = begin_anywhere(&checkout, pool, options, lease);
+    if (status != COREPOOL_OK)
         return status;
-    if (cp_unlikely(pool.impl->managed))
+    if (pool.impl->managed)
         return cp_fail(COREPOOL_ENOTSUP, "a managed pool has no shelf to try: every checkout asks its manager");
-    for (;;) {
+    do {
         enum cp_shelf_outcome outcome = cp_checkout_take(&checkout, &slot);
         if (outcome != CP_SHELF_DONE)
             return outcome == CP_SHELF_EMPTY ? cp_fail(COREPOOL_EEMPTY, "no worker is idle on the caller's shard")
                                              : closed();
         cp_checkout_lease(slot, checkout.self, lease);
         status = cp_checkout_validate(&checkout, lease);
-        if (status != COREPOOL_REMOVE)
-            return status;
-    }
+    } while (status == COREPOOL_REMOVE);
+    return status;
 }

@@ -59,25 +59,35 @@ int cp_check_timeout(const char *what, int64_t timeout_ms)
 
 /* --- start ------------------------------------------------------------------------------------------------------------ */
 
+/* What the environment asks for: AUTO when it says nothing, or nothing that we know. */
+static corepool_shelf_kind_t shelf_from_environment(const char *value)
+{
+    if (value && strcmp(value, "rseq") == 0)
+        return COREPOOL_SHELF_RSEQ;
+    return value && strcmp(value, "portable") == 0 ? COREPOOL_SHELF_PORTABLE : COREPOOL_SHELF_AUTO;
+}
+
 corepool_shelf_kind_t corepool_shelf_probe(const char **reason)
 {
+    if (shelf_from_environment(getenv("COREPOOL_SHELF")) == COREPOOL_SHELF_PORTABLE) {
+        if (reason)
+            *reason = "COREPOOL_SHELF=portable in the environment";
+        return COREPOOL_SHELF_PORTABLE;
+    }
     return cp_probe_rseq(reason) ? COREPOOL_SHELF_RSEQ : COREPOOL_SHELF_PORTABLE;
 }
 
-/* What AUTO stands for, by the environment or by probing. */
+/* What is used: as asked for in the options, else in the environment, else what there is. */
 static int choose_shelf(const corepool_runtime_options_t *options, corepool_shelf_kind_t *shelf)
 {
     const char *reason, *forced = getenv("COREPOOL_SHELF");
     corepool_shelf_kind_t wanted = options->shelf;
-    if (wanted == COREPOOL_SHELF_AUTO && forced && *forced) {
-        if (strcmp(forced, "rseq") == 0)
-            wanted = COREPOOL_SHELF_RSEQ;
-        else if (strcmp(forced, "portable") == 0)
-            wanted = COREPOOL_SHELF_PORTABLE;
-        else if (strcmp(forced, "auto") != 0)
+    if (wanted == COREPOOL_SHELF_AUTO && forced && *forced && strcmp(forced, "auto") != 0) {
+        wanted = shelf_from_environment(forced);
+        if (wanted == COREPOOL_SHELF_AUTO)
             return cp_fail(COREPOOL_EINVAL, "COREPOOL_SHELF: \"%s\" is none of auto, rseq, portable", forced);
     }
-    *shelf = wanted == COREPOOL_SHELF_PORTABLE ? wanted : corepool_shelf_probe(&reason);
+    *shelf = wanted != COREPOOL_SHELF_PORTABLE && cp_probe_rseq(&reason) ? COREPOOL_SHELF_RSEQ : COREPOOL_SHELF_PORTABLE;
     if (wanted == COREPOOL_SHELF_RSEQ && *shelf != wanted)
         return cp_fail(COREPOOL_ENOTSUP, "shelf: rseq is not to be had: %s", reason);
     return COREPOOL_OK;

@@ -23,12 +23,43 @@ void cp_shelf_init(struct cp_shelf *shelf, _Atomic(struct cp_item *) *ring, uint
     atomic_store_explicit(&shelf->flags, portable ? CP_SHELF_PORTABLE : 0, memory_order_release);
 }
 
+enum cp_shelf_outcome cp_shelf_take_again(struct cp_shelf *shelf, enum cp_shelf_end end, struct cp_item **item,
+                                          enum cp_shelf_outcome outcome)
+{
+    while (outcome == CP_SHELF_ABORT || outcome == CP_SHELF_SWITCH) {
+        if (outcome == CP_SHELF_SWITCH)
+            outcome = cp_shelf_portable_take(shelf, end, item);
+        else
+            outcome = end == CP_NEWEST ? cp_rseq_take_newest(shelf, item) : cp_rseq_take_oldest(shelf, item);
+    }
+    return outcome;
+}
+
+/* After a restart the stamp may already say `shelved`: only this thread writes that value, and it did not say so before
+ * the first attempt, so an aborted attempt of this call wrote it. */
+enum cp_shelf_outcome cp_shelf_give_again(struct cp_shelf *shelf, struct cp_item *item, uint64_t expected,
+                                          uint64_t shelved, enum cp_shelf_outcome outcome)
+{
+    uint64_t found = expected;
+    while (outcome == CP_SHELF_ABORT || outcome == CP_SHELF_SWITCH) {
+        if (atomic_load_explicit(&item->stamp, memory_order_relaxed) == shelved)
+            found = shelved;
+        if (outcome == CP_SHELF_SWITCH)
+            outcome = cp_shelf_portable_give(shelf, item, found, shelved);
+        else
+            outcome = cp_rseq_give(shelf, item, found, shelved);
+    }
+    if (outcome != CP_SHELF_DONE && found == shelved) /* take back what the aborted attempt wrote */
+        atomic_store_explicit(&item->stamp, expected, memory_order_relaxed);
+    return outcome;
+}
+
 /* Under the lock: why an operation cannot go on, or DONE. */
 static enum cp_shelf_outcome check_locked(const struct cp_shelf *shelf)
 {
     uint32_t flags = atomic_load_explicit(&shelf->flags, memory_order_relaxed);
     if (!(flags & CP_SHELF_PORTABLE))
-        return CP_SHELF_SWITCH;
+        return CP_SHELF_ABORT; /* it has become an rseq shelf: look again */
     return flags & CP_SHELF_CLOSED ? CP_SHELF_CLOSED_NOW : CP_SHELF_DONE;
 }
 
@@ -62,7 +93,7 @@ static enum cp_shelf_outcome give_locked(struct cp_shelf *shelf, struct cp_item 
                                          uint64_t shelved)
 {
     enum cp_shelf_outcome outcome = check_locked(shelf);
-    if (outcome == CP_SHELF_SWITCH)
+    if (outcome == CP_SHELF_ABORT)
         return outcome;
     if (atomic_load_explicit(&item->stamp, memory_order_relaxed) != expected)
         return CP_SHELF_STALE;

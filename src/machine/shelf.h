@@ -94,8 +94,8 @@ enum cp_shelf_outcome {
     CP_SHELF_STALE,
     CP_SHELF_DOOMED,
     /* Private to the implementations: */
-    CP_SHELF_SWITCH, /* the other implementation is in charge */
-    CP_SHELF_ABORT,  /* the kernel restarted the sequence */
+    CP_SHELF_SWITCH, /* to the portable one */
+    CP_SHELF_ABORT,  /* look again: the kernel restarted the sequence, or the kind or flags have just changed */
 };
 
 enum cp_shelf_end { CP_NEWEST, CP_OLDEST };
@@ -108,6 +108,8 @@ struct cp_shelf {
     _Atomic(struct cp_item *) *ring;
     uint32_t mask;
     struct cp_lock lock; /* portable only */
+    /* The owner's, not looked at here: on this line because every caller reads it. */
+    _Atomic uint32_t hooks;
 } cp_line_aligned;
 
 /* For memory the caller owns. ring: room for `capacity` pointers, a power of two; at most that many items may
@@ -156,56 +158,49 @@ extern _Atomic uint64_t cp_shelf_aborts;
 /* cp_rseq_take, cp_rseq_give, cp_rseq_await, cp_rseq_cpu: one whole file per architecture, chosen by the build. */
 #include "rseq_ops.h"
 
+/* What follows an attempt that was not DONE: repeats it where the kernel or a change of kind got in its way, by
+ * whichever implementation is in charge. */
+enum cp_shelf_outcome cp_shelf_take_again(struct cp_shelf *shelf, enum cp_shelf_end end, struct cp_item **item,
+                                          enum cp_shelf_outcome outcome);
+enum cp_shelf_outcome cp_shelf_give_again(struct cp_shelf *shelf, struct cp_item *item, uint64_t expected,
+                                          uint64_t shelved, enum cp_shelf_outcome outcome);
+
 static inline enum cp_shelf_outcome cp_shelf_take(struct cp_shelf *shelf, enum cp_shelf_end end, struct cp_item **item)
 {
-    for (;;) {
-        enum cp_shelf_outcome outcome = end == CP_NEWEST ? cp_rseq_take_newest(shelf, item)
-                                                         : cp_rseq_take_oldest(shelf, item);
-        if (cp_likely(outcome == CP_SHELF_DONE))
-            return outcome;
-        if (outcome == CP_SHELF_SWITCH)
-            outcome = cp_shelf_portable_take(shelf, end, item);
-        if (outcome != CP_SHELF_ABORT && outcome != CP_SHELF_SWITCH)
-            return outcome;
-    }
+    enum cp_shelf_outcome outcome = end == CP_NEWEST ? cp_rseq_take_newest(shelf, item)
+                                                     : cp_rseq_take_oldest(shelf, item);
+    return cp_likely(outcome == CP_SHELF_DONE) ? outcome : cp_shelf_take_again(shelf, end, item, outcome);
 }
 
-/* expected: the stamp of the lease (or of the manager's hold); shelved: the same generation with the calling
- * thread's tag. After a restart the stamp may already say `shelved`: only this thread writes that value, so it
- * can only be this call's own earlier attempt. */
+/* One attempt. The stamp is looked at before it, so that a stamp found changed after an ABORT can only be this call's
+ * own doing and not that of an earlier give of the same lease by this thread. */
+static inline enum cp_shelf_outcome cp_shelf_give_once(struct cp_shelf *shelf, struct cp_item *item, uint64_t expected,
+                                                       uint64_t shelved)
+{
+    if (cp_unlikely(atomic_load_explicit(&item->stamp, memory_order_relaxed) != expected))
+        return CP_SHELF_STALE;
+    return cp_rseq_give(shelf, item, expected, shelved);
+}
+
+/* expected: the stamp of the lease (or of the manager's hold); shelved: the same generation with the calling thread's
+ * tag. */
 static inline enum cp_shelf_outcome cp_shelf_give(struct cp_shelf *shelf, struct cp_item *item, uint64_t expected,
                                                   uint64_t shelved)
 {
-    uint64_t found = expected;
-    /* Looked at before the first attempt, so that `shelved` below can only be this call's own doing and not that of
-     * an earlier give of the same lease by this thread. */
-    if (cp_unlikely(atomic_load_explicit(&item->stamp, memory_order_relaxed) != expected))
-        return CP_SHELF_STALE;
-    for (;;) {
-        enum cp_shelf_outcome outcome = cp_rseq_give(shelf, item, found, shelved);
-        if (cp_likely(outcome == CP_SHELF_DONE))
-            return outcome;
-        if (outcome == CP_SHELF_ABORT && atomic_load_explicit(&item->stamp, memory_order_relaxed) == shelved)
-            found = shelved;
-        if (outcome == CP_SHELF_SWITCH)
-            outcome = cp_shelf_portable_give(shelf, item, found, shelved);
-        if (outcome == CP_SHELF_ABORT || outcome == CP_SHELF_SWITCH)
-            continue;
-        if (found == shelved) /* undo: an aborted attempt had stamped it */
-            atomic_store_explicit(&item->stamp, expected, memory_order_relaxed);
-        return outcome;
-    }
+    enum cp_shelf_outcome outcome = cp_shelf_give_once(shelf, item, expected, shelved);
+    return cp_likely(outcome == CP_SHELF_DONE) ? outcome
+                                               : cp_shelf_give_again(shelf, item, expected, shelved, outcome);
 }
 
 static inline enum cp_shelf_outcome cp_shelf_await(struct cp_shelf *shelf)
 {
-    for (;;) {
-        enum cp_shelf_outcome outcome = cp_rseq_await(shelf);
+    enum cp_shelf_outcome outcome;
+    do {
+        outcome = cp_rseq_await(shelf);
         if (outcome == CP_SHELF_SWITCH)
             outcome = cp_shelf_portable_await(shelf);
-        if (outcome != CP_SHELF_ABORT && outcome != CP_SHELF_SWITCH)
-            return outcome;
-    }
+    } while (outcome == CP_SHELF_ABORT);
+    return outcome;
 }
 
 #endif

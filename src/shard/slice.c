@@ -180,7 +180,7 @@ static void do_listen(struct cp_slice *slice)
     cp_core_not_listening(&slice->core);
     if (outcome == CP_SHELF_ELSEWHERE)
         leave_cpu(slice);
-    else if (outcome == CP_SHELF_NONEMPTY && cp_shelf_take(&slice->shelf, atomic_load(&slice->end), &item) == CP_SHELF_DONE)
+    else if (outcome == CP_SHELF_NONEMPTY && cp_shelf_take(&slice->shelf, cp_slice_end(slice), &item) == CP_SHELF_DONE)
         adopt(slice, cp_slot_of(item));
 }
 
@@ -281,7 +281,9 @@ int cp_slice_open(struct cp_slice *slice, const struct cp_slice_config *config)
     }
     slice->config = *config;
     slice->cls = config->cls;
-    atomic_store(&slice->end, config->fifo ? CP_OLDEST : CP_NEWEST);
+    atomic_store(&slice->shelf.hooks, (config->cls->checkout ? CP_HOOK_CHECKOUT : 0u) |
+                                          (config->cls->checkin ? CP_HOOK_CHECKIN : 0u) |
+                                          (config->fifo ? CP_HOOK_FIFO : 0u));
     slice->pool_state = pool_state;
     slice->lost_cpu = slice->close_wanted = false;
     slice->nudge.deliver = deliver_nudge;

@@ -34,6 +34,13 @@ struct cp_slice_config {
 
 #define CP_ERROR_BYTES 128
 
+/* In shelf.hooks: what a caller has to do beyond the shelf itself. */
+enum cp_hook {
+    CP_HOOK_CHECKOUT = 0x1, /* the class has a checkout callback */
+    CP_HOOK_CHECKIN = 0x2,  /* … a checkin callback */
+    CP_HOOK_FIFO = 0x4,     /* callers take the oldest */
+};
+
 struct cp_slice {
     /* Callers' line. */
     struct cp_shelf shelf;
@@ -41,7 +48,6 @@ struct cp_slice {
     cp_slot *slots cp_line_aligned;
     const corepool_class_t *cls;
     struct corepool_shard *shard;
-    _Atomic uint32_t end;        /* enum cp_shelf_end: which one callers take */
     uint32_t capacity;           /* slots in the block, a power of two; the first core.options.quota are used */
     _Atomic uint64_t epoch;      /* one per opening, over the whole process; 0 while closed */
     struct cp_slice_config config;
@@ -65,6 +71,11 @@ struct cp_slice {
     bool close_wanted;
     uint8_t close_reason;
 };
+
+static inline enum cp_shelf_end cp_slice_end(const struct cp_slice *slice)
+{
+    return atomic_load_explicit(&slice->shelf.hooks, memory_order_relaxed) & CP_HOOK_FIFO ? CP_OLDEST : CP_NEWEST;
+}
 
 /* Takes a block for `quota` slots from its shard. NULL: no memory. */
 struct cp_slice *cp_slice_create(struct corepool_shard *shard, uint32_t quota);

@@ -99,7 +99,7 @@ static int check_blocking(const corepool_lease_t *lease, int64_t timeout_ms, str
 
 int corepool_stream_send(const corepool_lease_t *lease, const void *data, size_t length, int64_t timeout_ms)
 {
-    struct cp_stream *stream;
+    struct cp_stream *stream = NULL;
     const char *at = data;
     int code = check_blocking(lease, timeout_ms, &stream);
     if (code < 0)
@@ -129,7 +129,7 @@ int corepool_stream_send(const corepool_lease_t *lease, const void *data, size_t
 ssize_t corepool_stream_receive(const corepool_lease_t *lease, void *buffer, size_t capacity,
                                 int64_t timeout_ms)
 {
-    struct cp_stream *stream;
+    struct cp_stream *stream = NULL;
     int code = check_blocking(lease, timeout_ms, &stream);
     if (code < 0)
         return code;
