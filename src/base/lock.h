@@ -1,35 +1,47 @@
-/* base/lock.h: a small sleeping lock: one word, one exchange to take, one to free when no one waits.
+/* base/lock.h: a small lock for critical sections of a handful of instructions: one atomic exchange to take, a plain
+ * store to free.
  *
- * For the portable shelf, whose critical sections are a handful of instructions, and for cold paths. A holder that
- * is preempted lets the others sleep instead of spin. Not recursive. Thread: any.
- * The three states (free, held, held with sleepers) are the usual ones of a futex mutex. */
+ * For the portable shelf, and for cold paths. Who finds it held spins for a moment, then sleeps, so a preempted
+ * holder costs a switch and not a time slice. Freeing looks for sleepers without a fence, which would cost as much
+ * as the exchange: a sleeper that announces itself while the freeing store is still in the other CPU's buffer
+ * may miss its wake-up, so it never sleeps longer than CP_LOCK_NAP_NS. Not recursive. Thread: any. */
 #ifndef CP_BASE_LOCK_H
 #define CP_BASE_LOCK_H
 
 #include "base/assert.h"
 #include "base/futex.h"
 
+/* Far longer than a store stays in a buffer, far shorter than a time slice. */
+#define CP_LOCK_NAP_NS (CP_NS_PER_MS / 2)
+/* About as long as a holder that runs needs. */
+#define CP_LOCK_SPINS 100
+
 struct cp_lock {
-    _Atomic uint32_t word; /* zero: free */
+    _Atomic uint32_t held;     /* zero: free */
+    _Atomic uint32_t sleepers;
 };
 
-enum { CP_LOCK_FREE, CP_LOCK_HELD, CP_LOCK_SLEEPERS };
+/* Acquire pairs with the release in cp_lock_free. */
+static inline bool cp_lock_try(struct cp_lock *lock)
+{
+    return atomic_exchange_explicit(&lock->held, 1, memory_order_acquire) == 0;
+}
+
+/* Out of line: the lock was held. */
+void cp_lock_wait(struct cp_lock *lock);
+void cp_lock_wake(struct cp_lock *lock);
 
 static inline void cp_lock_take(struct cp_lock *lock)
 {
-    uint32_t seen = CP_LOCK_FREE;
-    /* Acquire pairs with the release in cp_lock_free. */
-    if (cp_likely(atomic_compare_exchange_strong_explicit(&lock->word, &seen, CP_LOCK_HELD, memory_order_acquire,
-                                                          memory_order_relaxed)))
-        return;
-    while (atomic_exchange_explicit(&lock->word, CP_LOCK_SLEEPERS, memory_order_acquire) != CP_LOCK_FREE)
-        cp_futex_wait(&lock->word, CP_LOCK_SLEEPERS, CP_NEVER);
+    if (cp_unlikely(!cp_lock_try(lock)))
+        cp_lock_wait(lock);
 }
 
 static inline void cp_lock_free(struct cp_lock *lock)
 {
-    if (cp_unlikely(atomic_exchange_explicit(&lock->word, CP_LOCK_FREE, memory_order_release) == CP_LOCK_SLEEPERS))
-        cp_futex_wake(&lock->word, 1);
+    atomic_store_explicit(&lock->held, 0, memory_order_release);
+    if (cp_unlikely(atomic_load_explicit(&lock->sleepers, memory_order_relaxed)))
+        cp_lock_wake(lock);
 }
 
 #endif

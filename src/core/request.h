@@ -44,8 +44,8 @@ struct cp_request {
     void (*free)(struct cp_request *request);
     /* The manager's. */
     struct cp_list link;        /* in the slice's queue while it waits */
-    cp_slot *slot;              /* valid once GRANTED, with its generation */
-    uint64_t generation;
+    cp_slot *slot;              /* valid once GRANTED, with its stamp as a lease */
+    uint64_t stamp;
 };
 
 /* True when `outcome` is now the request's. Sequentially consistent on both sides: the loser must see the

@@ -61,9 +61,15 @@ static inline uint64_t cp_slot_stamp(const cp_slot *slot)
 
 /* The new owner writes the stamp; nobody else does at that moment (L2). Release: who finds the slot LEASED by this
  * stamp also finds its holder. */
-static inline void cp_slot_set_stamp(cp_slot *slot, uint64_t generation, uint32_t tag)
+static inline void cp_slot_set_stamp(cp_slot *slot, uint64_t stamp)
 {
-    atomic_store_explicit(&slot->item.stamp, cp_stamp(generation, tag), memory_order_release);
+    atomic_store_explicit(&slot->item.stamp, stamp, memory_order_release);
+}
+
+/* The same lease count, another owner. */
+static inline void cp_slot_pass(cp_slot *slot, uint32_t tag)
+{
+    cp_slot_set_stamp(slot, cp_stamp_passed(cp_slot_stamp(slot), tag));
 }
 
 #endif

@@ -137,7 +137,7 @@ static void complete(struct async *async)
     struct cp_request *request = &async->request;
     bool granted = atomic_load(&request->outcome) == CP_GRANTED;
     cp_slot *slot = request->slot;
-    uint64_t generation = request->generation;
+    uint64_t stamp = request->stamp;
     atomic_store(&request->life, CP_LIFE_FREE);
     if (!granted) {
         if (async->waiting)
@@ -145,12 +145,12 @@ static void complete(struct async *async)
         return;
     }
     if (!async->waiting) { /* detached meanwhile: nobody is told, the worker goes back */
-        lease = (corepool_lease_t){.worker = slot, .generation = generation};
+        lease = (corepool_lease_t){.worker = slot, .generation = stamp};
         async->checkout.self->taken++;
         cp_lease_end(&lease, async->checkout.self, COREPOOL_REASON_NONE);
         return;
     }
-    int status = cp_checkout_granted(&async->checkout, slot, generation, &lease);
+    int status = cp_checkout_granted(&async->checkout, slot, stamp, &lease);
     if (status == COREPOOL_REMOVE)
         status = try_next(async, &lease);
     if (status != COREPOOL_PENDING)
@@ -174,7 +174,7 @@ static void on_notify(struct cp_request *request)
     if (cp_loop_send(async->loop, &async->decided))
         return;
     if (atomic_load(&request->outcome) == CP_GRANTED) {
-        corepool_lease_t lease = {.worker = request->slot, .generation = request->generation};
+        corepool_lease_t lease = {.worker = request->slot, .generation = request->stamp};
         atomic_store(&lease.worker->holder, cp_self); /* its end is counted here, as its begin is */
         cp_self->taken++;
         cp_lease_end(&lease, cp_self, COREPOOL_REASON_NONE);

@@ -19,7 +19,7 @@
 static void hand_over(cp_slot *slot, uint32_t tag, corepool_reason_t reason)
 {
     atomic_store_explicit(&slot->reason, reason, memory_order_relaxed);
-    cp_slot_set_stamp(slot, cp_stamp_generation(cp_slot_stamp(slot)), tag);
+    cp_slot_pass(slot, tag);
     cp_slice_return(slot, true);
 }
 
@@ -40,9 +40,9 @@ static int end_by_message(corepool_lease_t *lease, struct cp_thread *self, corep
 {
     cp_slot *slot = lease->worker;
     struct cp_thread *holder = atomic_load_explicit(&slot->holder, memory_order_relaxed);
-    uint64_t held = cp_stamp(lease->generation, CP_TAG_LEASED);
     uint32_t tag = reason == COREPOOL_REASON_NONE ? CP_TAG_RETURNED : CP_TAG_REMOVED;
-    if (!cp_shelf_claim(&slot->slice->shelf, &slot->item, held, cp_stamp(lease->generation, tag)))
+    if (!cp_shelf_claim(&slot->slice->shelf, &slot->item, lease->generation,
+                        cp_stamp_passed(lease->generation, tag)))
         return stale();
     /* Not read before the slot is on the returned list. */
     atomic_store_explicit(&slot->reason, reason, memory_order_relaxed);
@@ -58,8 +58,8 @@ static int end_after(corepool_lease_t *lease, struct cp_thread *self, enum cp_sh
     cp_slot *slot = lease->worker;
     struct cp_thread *holder = atomic_load_explicit(&slot->holder, memory_order_relaxed);
     enum cp_shelf_outcome outcome =
-        cp_shelf_give_again(&slot->slice->shelf, &slot->item, cp_stamp(lease->generation, CP_TAG_LEASED),
-                            cp_stamp(lease->generation, self->tag), first);
+        cp_shelf_give_again(&slot->slice->shelf, &slot->item, lease->generation,
+                            cp_stamp_passed(lease->generation, self->tag), first);
     if (outcome == CP_SHELF_STALE)
         return stale();
     if (outcome != CP_SHELF_DONE)
@@ -69,11 +69,11 @@ static int end_after(corepool_lease_t *lease, struct cp_thread *self, enum cp_sh
     return COREPOOL_OK;
 }
 
-static enum cp_shelf_outcome put_on_shelf(const corepool_lease_t *lease, const struct cp_thread *self)
+static enum cp_shelf_outcome put_on_shelf(const corepool_lease_t *lease, const struct cp_thread *self, uint32_t stop)
 {
     cp_slot *slot = lease->worker;
-    return cp_shelf_give_once(&slot->slice->shelf, &slot->item, cp_stamp(lease->generation, CP_TAG_LEASED),
-                              cp_stamp(lease->generation, self->tag));
+    return cp_shelf_give_once(&slot->slice->shelf, &slot->item, lease->generation,
+                              cp_stamp_passed(lease->generation, self->tag), stop);
 }
 
 int cp_lease_end(corepool_lease_t *lease, struct cp_thread *self, corepool_reason_t reason)
@@ -82,7 +82,7 @@ int cp_lease_end(corepool_lease_t *lease, struct cp_thread *self, corepool_reaso
         return end_by_message(lease, self, reason, true);
     /* The holder is looked up before the slot may be another's. */
     struct cp_thread *holder = atomic_load_explicit(&lease->worker->holder, memory_order_relaxed);
-    enum cp_shelf_outcome outcome = put_on_shelf(lease, self);
+    enum cp_shelf_outcome outcome = put_on_shelf(lease, self, CP_SHELF_STOP_GIVE);
     if (outcome != CP_SHELF_DONE)
         return end_after(lease, self, outcome);
     count_end(self, holder);
@@ -104,7 +104,7 @@ static int check_lease(const corepool_lease_t *lease, struct cp_thread **self)
 static corepool_reason_t ask_class(const corepool_lease_t *lease)
 {
     const corepool_class_t *cls = lease->worker->slice->cls;
-    if (cp_likely(!cls->checkin) || cp_slot_stamp(lease->worker) != cp_stamp(lease->generation, CP_TAG_LEASED))
+    if (cp_likely(!cls->checkin) || cp_slot_stamp(lease->worker) != lease->generation)
         return COREPOOL_REASON_NONE;
     void *resource = atomic_load_explicit(&lease->worker->resource, memory_order_relaxed);
     return cls->checkin(resource, lease->resource) == COREPOOL_OK ? COREPOOL_REASON_NONE : COREPOOL_REASON_CHECKIN;
@@ -118,8 +118,13 @@ __attribute__((noinline)) static int checkin_slowly(corepool_lease_t *lease)
     return status == COREPOOL_OK ? cp_lease_end(lease, self, ask_class(lease)) : status;
 }
 
+/* The shelf did not take it at once. Where the class has a checkin callback no attempt is made before that has run, so
+ * nothing has happened yet. */
 __attribute__((noinline)) static int checkin_after(corepool_lease_t *lease, enum cp_shelf_outcome first)
 {
+    uint32_t flags = atomic_load_explicit(&lease->worker->slice->shelf.flags, memory_order_relaxed);
+    if (cp_unlikely(flags & CP_SHELF_LOOK_GIVE))
+        return checkin_slowly(lease);
     return end_after(lease, cp_self, first);
 }
 
@@ -128,13 +133,10 @@ __attribute__((noinline)) static int checkin_after(corepool_lease_t *lease, enum
 int corepool_checkin(corepool_lease_t *lease)
 {
     struct cp_thread *self = cp_self;
-    if (cp_unlikely(!lease || !lease->worker || !self))
+    if (cp_unlikely(!lease || !lease->worker || !self ||
+                    atomic_load_explicit(&lease->worker->holder, memory_order_relaxed) != self))
         return checkin_slowly(lease);
-    const cp_slot *slot = lease->worker;
-    if (cp_unlikely(atomic_load_explicit(&slot->holder, memory_order_relaxed) != self ||
-                    atomic_load_explicit(&slot->slice->shelf.hooks, memory_order_relaxed) & CP_HOOK_CHECKIN))
-        return checkin_slowly(lease);
-    enum cp_shelf_outcome outcome = put_on_shelf(lease, self);
+    enum cp_shelf_outcome outcome = put_on_shelf(lease, self, CP_SHELF_STOP_GIVE | CP_SHELF_LOOK_GIVE);
     if (cp_unlikely(outcome != CP_SHELF_DONE))
         return checkin_after(lease, outcome);
     self->ended++;
@@ -225,12 +227,12 @@ int cp_checkout_validate(const struct cp_checkout *checkout, corepool_lease_t *l
     return skip ? cp_fail(COREPOOL_ESKIPPED, "class %s skipped this checkout", cls->name) : COREPOOL_REMOVE;
 }
 
-int cp_checkout_granted(struct cp_checkout *checkout, cp_slot *slot, uint64_t generation, corepool_lease_t *lease)
+int cp_checkout_granted(struct cp_checkout *checkout, cp_slot *slot, uint64_t stamp, corepool_lease_t *lease)
 {
     checkout->self->taken++;
     lease->resource = atomic_load_explicit(&slot->resource, memory_order_relaxed);
     lease->worker = slot;
-    lease->generation = generation;
+    lease->generation = stamp;
     return cp_checkout_validate(checkout, lease);
 }
 
@@ -333,9 +335,9 @@ static int wait_for_grant(struct cp_checkout *checkout, int64_t timeout_ms, core
         return status;
     }
     cp_slot *slot = request->slot;
-    uint64_t generation = request->generation;
+    uint64_t stamp = request->stamp;
     atomic_store(&request->life, CP_LIFE_FREE);
-    return outcome == CP_GRANTED ? cp_checkout_granted(checkout, slot, generation, lease) : closed();
+    return outcome == CP_GRANTED ? cp_checkout_granted(checkout, slot, stamp, lease) : closed();
 }
 
 /* --- public ------------------------------------------------------------------------------------------------------------------ */
@@ -412,7 +414,9 @@ __attribute__((noinline)) static int checkout_portable(corepool_pool_t pool, con
                                                        corepool_lease_t *lease, struct cp_slice *slice)
 {
     struct cp_item *item;
-    if (cp_unlikely(cp_shelf_portable_take(&slice->shelf, CP_NEWEST, &item) != CP_SHELF_DONE))
+    uint32_t flags = atomic_load_explicit(&slice->shelf.flags, memory_order_relaxed);
+    if (cp_unlikely(flags & CP_SHELF_LOOK_TAKE) ||
+        cp_unlikely(cp_shelf_portable_take(&slice->shelf, CP_NEWEST, &item) != CP_SHELF_DONE))
         return checkout_slowly(pool, options, lease);
     if (cp_unlikely(!cp_pool_is_open(pool) || atomic_load_explicit(&item->doomed, memory_order_relaxed)))
         return checkout_after(pool, options, lease, cp_slot_of(item));
@@ -423,20 +427,19 @@ __attribute__((noinline)) static int checkout_portable(corepool_pool_t pool, con
 /* The usual case, an idle worker on the caller's CPU and a class without a checkout callback, is kept free of calls. */
 int corepool_checkout(corepool_pool_t pool, const corepool_checkout_options_t *options, corepool_lease_t *lease)
 {
-    struct cp_thread *self = cp_self;
+    struct cp_thread *self = cp_client;
     struct cp_item *item;
-    if (cp_unlikely(!self || self->shard || !lease || !pool.impl || pool.shard != COREPOOL_SHARD_LOCAL ||
-                    (options && options->timeout_ms < COREPOOL_INFINITE) || !cp_pool_is_open(pool)))
+    if (cp_unlikely(!self || !lease || !pool.impl || (options && options->timeout_ms < COREPOOL_INFINITE) ||
+                    !cp_pool_is_local(pool)))
         return checkout_slowly(pool, options, lease);
-    struct cp_slice *slice = cp_slice_for(pool);
-    if (cp_unlikely(atomic_load_explicit(&slice->shelf.hooks, memory_order_relaxed) & (CP_HOOK_CHECKOUT | CP_HOOK_FIFO)))
-        return checkout_slowly(pool, options, lease);
-    enum cp_shelf_outcome outcome = cp_rseq_take_newest(&slice->shelf, &item);
+    struct cp_slice *slice = cp_slice_here(pool.impl);
+    enum cp_shelf_outcome outcome =
+        cp_rseq_take_newest(&slice->shelf, &item, CP_SHELF_STOP_TAKE | CP_SHELF_LOOK_TAKE);
     if (cp_unlikely(outcome != CP_SHELF_DONE))
         return outcome == CP_SHELF_SWITCH ? checkout_portable(pool, options, lease, slice)
                                           : checkout_slowly(pool, options, lease);
     cp_slot *slot = cp_slot_of(item);
-    if (cp_unlikely(!cp_pool_is_open(pool) || atomic_load_explicit(&item->doomed, memory_order_relaxed)))
+    if (cp_unlikely(!cp_pool_is_local(pool) || atomic_load_explicit(&item->doomed, memory_order_relaxed)))
         return checkout_after(pool, options, lease, slot);
     cp_checkout_lease(slot, self, lease);
     return COREPOOL_OK;

@@ -15,14 +15,18 @@ struct cp_checkout {
     uint64_t epoch;         /* of the slice, while it was this pool's */
 };
 
+/* The slice that serves the CPU that the caller is on. */
+static inline struct cp_slice *cp_slice_here(struct corepool_pool_impl *impl)
+{
+    uint32_t cpu = cp_rseq_cpu();
+    return atomic_load_explicit(&impl->by_cpu[cp_likely(cpu < impl->cpus) ? cpu : 0], memory_order_relaxed);
+}
+
 /* The slice that serves this caller, by its CPU or by the handle. */
 static inline struct cp_slice *cp_slice_for(corepool_pool_t pool)
 {
     struct corepool_pool_impl *impl = pool.impl;
-    if (cp_unlikely(pool.shard >= 0))
-        return impl->by_shard[pool.shard];
-    uint32_t cpu = cp_rseq_cpu();
-    return atomic_load_explicit(&impl->by_cpu[cp_likely(cpu < impl->cpus) ? cpu : 0], memory_order_relaxed);
+    return pool.shard >= 0 ? impl->by_shard[pool.shard] : cp_slice_here(impl);
 }
 
 /* Takes an idle worker without waiting: DONE with *slot, which the caller owns and no one knows of yet; EMPTY: it has to
@@ -32,13 +36,13 @@ enum cp_shelf_outcome cp_checkout_take(struct cp_checkout *checkout, cp_slot **s
 /* The owned slot becomes a lease of `self`. */
 static inline void cp_checkout_lease(cp_slot *slot, struct cp_thread *self, corepool_lease_t *lease)
 {
-    uint64_t generation = cp_stamp_generation(cp_slot_stamp(slot)) + 1;
+    uint64_t stamp = cp_stamp_next_lease(cp_slot_stamp(slot));
     atomic_store_explicit(&slot->holder, self, memory_order_relaxed);
-    cp_slot_set_stamp(slot, generation, CP_TAG_LEASED);
+    cp_slot_set_stamp(slot, stamp);
     self->taken++;
     lease->resource = atomic_load_explicit(&slot->resource, memory_order_relaxed);
     lease->worker = slot;
-    lease->generation = generation;
+    lease->generation = stamp;
 }
 
 /* Runs the class's checkout callback on a fresh lease. OK; ESKIPPED (with detail, lease given back and zeroed); or
@@ -46,7 +50,7 @@ static inline void cp_checkout_lease(cp_slot *slot, struct cp_thread *self, core
 int cp_checkout_validate(const struct cp_checkout *checkout, corepool_lease_t *lease);
 
 /* A worker that was granted to a waiting checkout: lease and validation in one. */
-int cp_checkout_granted(struct cp_checkout *checkout, cp_slot *slot, uint64_t generation, corepool_lease_t *lease);
+int cp_checkout_granted(struct cp_checkout *checkout, cp_slot *slot, uint64_t stamp, corepool_lease_t *lease);
 
 /* Ends a lease: back to use, or to be terminated for `reason` if that is not NONE. OK or ESTALE. */
 int cp_lease_end(corepool_lease_t *lease, struct cp_thread *self, corepool_reason_t reason);

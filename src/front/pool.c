@@ -141,6 +141,7 @@ static struct corepool_pool_impl *take_impl(struct corepool_runtime *runtime)
     cp_list_init(&impl->link);
     impl->runtime = runtime;
     impl->cpus = cpus;
+    impl->local = COREPOOL_SHARD_LOCAL;
     impl->by_shard = calloc(runtime->shards, sizeof *impl->by_shard);
     if (!impl->by_shard) {
         free(impl);

@@ -11,7 +11,7 @@ static void reclaim_slot(struct cp_slice *slice, cp_slot *slot, struct cp_thread
         atomic_load_explicit(&slot->holder, memory_order_relaxed) != thread)
         return;
     /* If the stamp is still the one read, the holder read belongs to it. */
-    uint64_t removed = cp_stamp(cp_stamp_generation(stamp), CP_TAG_REMOVED);
+    uint64_t removed = cp_stamp_passed(stamp, CP_TAG_REMOVED);
     if (!cp_shelf_claim(&slice->shelf, &slot->item, stamp, removed))
         return;
     atomic_store_explicit(&slot->reason, COREPOOL_REASON_DOWN, memory_order_relaxed);

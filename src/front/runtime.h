@@ -3,6 +3,7 @@
 #define CP_FRONT_RUNTIME_H
 
 #include <pthread.h>
+#include <string.h>
 
 #include <corepool/checkout.h>
 
@@ -32,6 +33,7 @@ struct corepool_runtime {
 struct corepool_pool_impl {
     /* Read by every checkout. Odd: open, and a handle's generation equals it. Even: closing, gone or spare. */
     _Atomic uint32_t generation;
+    int32_t local;                   /* COREPOOL_SHARD_LOCAL: with generation, what an unbound handle's value must be */
     uint32_t cpus;                   /* length of by_cpu */
     struct cp_slice **by_shard;      /* [shards]: the slice that serves it, its own or the nearest */
     /* Control. */
@@ -49,6 +51,16 @@ struct corepool_pool_impl {
 static inline bool cp_pool_is_open(corepool_pool_t pool)
 {
     return atomic_load_explicit(&pool.impl->generation, memory_order_acquire) == pool.generation;
+}
+
+/* The same, and that the handle is for the caller's own shard: one comparison of eight bytes. */
+static inline bool cp_pool_is_local(corepool_pool_t pool)
+{
+    uint64_t wanted, is;
+    _Static_assert(offsetof(corepool_pool_t, shard) == offsetof(corepool_pool_t, generation) + 4, "one word");
+    memcpy(&wanted, &pool.generation, sizeof wanted);
+    is = __atomic_load_n((const uint64_t *)(const void *)&pool.impl->generation, __ATOMIC_ACQUIRE);
+    return wanted == is;
 }
 
 /* Open or closing, and not yet gone. Under the runtime's lock. */

@@ -30,7 +30,8 @@ enum cp_shelf_outcome cp_shelf_take_again(struct cp_shelf *shelf, enum cp_shelf_
         if (outcome == CP_SHELF_SWITCH)
             outcome = cp_shelf_portable_take(shelf, end, item);
         else
-            outcome = end == CP_NEWEST ? cp_rseq_take_newest(shelf, item) : cp_rseq_take_oldest(shelf, item);
+            outcome = end == CP_NEWEST ? cp_rseq_take_newest(shelf, item, CP_SHELF_STOP_TAKE)
+                                       : cp_rseq_take_oldest(shelf, item, CP_SHELF_STOP_TAKE);
     }
     return outcome;
 }
@@ -47,7 +48,7 @@ enum cp_shelf_outcome cp_shelf_give_again(struct cp_shelf *shelf, struct cp_item
         if (outcome == CP_SHELF_SWITCH)
             outcome = cp_shelf_portable_give(shelf, item, found, shelved);
         else
-            outcome = cp_rseq_give(shelf, item, found, shelved);
+            outcome = cp_rseq_give(shelf, item, found, shelved, CP_SHELF_STOP_GIVE);
     }
     if (outcome != CP_SHELF_DONE && found == shelved) /* take back what the aborted attempt wrote */
         atomic_store_explicit(&item->stamp, expected, memory_order_relaxed);

@@ -67,6 +67,18 @@ static inline uint64_t cp_stamp_generation(uint64_t stamp)
     return stamp >> CP_TAG_BITS;
 }
 
+/* The same generation with another owner. */
+static inline uint64_t cp_stamp_passed(uint64_t stamp, uint32_t tag)
+{
+    return (stamp & ~CP_TAG_MASK) | tag;
+}
+
+/* The next lease of an item that nobody else can reach. */
+static inline uint64_t cp_stamp_next_lease(uint64_t stamp)
+{
+    return (stamp & ~CP_TAG_MASK) + (UINT64_C(1) << CP_TAG_BITS);
+}
+
 static inline uint32_t cp_stamp_tag(uint64_t stamp)
 {
     return (uint32_t)(stamp & CP_TAG_MASK);
@@ -82,7 +94,15 @@ enum cp_shelf_flag {
     CP_SHELF_WAITING = 0x1,
     CP_SHELF_CLOSED = 0x2,
     CP_SHELF_PORTABLE = 0x4,
+    /* The owner's: a caller in a hurry (see cp_rseq_take_newest's `stop`) stops on them, others pass. */
+    CP_SHELF_LOOK_TAKE = 0x10,
+    CP_SHELF_LOOK_GIVE = 0x20,
+    CP_SHELF_FIFO = 0x40,
 };
+
+/* What stops every take or await, and every give. */
+#define CP_SHELF_STOP_TAKE (CP_SHELF_CLOSED | CP_SHELF_PORTABLE)
+#define CP_SHELF_STOP_GIVE (CP_SHELF_STOP_TAKE | CP_SHELF_WAITING)
 
 enum cp_shelf_outcome {
     CP_SHELF_DONE,
@@ -93,6 +113,7 @@ enum cp_shelf_outcome {
     CP_SHELF_SOMEONE_WAITS,
     CP_SHELF_STALE,
     CP_SHELF_DOOMED,
+    CP_SHELF_LOOK, /* one of the owner's flags, for a caller that asked to stop on it */
     /* Private to the implementations: */
     CP_SHELF_SWITCH, /* to the portable one */
     CP_SHELF_ABORT,  /* look again: the kernel restarted the sequence, or the kind or flags have just changed */
@@ -108,8 +129,6 @@ struct cp_shelf {
     _Atomic(struct cp_item *) *ring;
     uint32_t mask;
     struct cp_lock lock; /* portable only */
-    /* The owner's, not looked at here: on this line because every caller reads it. */
-    _Atomic uint32_t hooks;
 } cp_line_aligned;
 
 /* For memory the caller owns. ring: room for `capacity` pointers, a power of two; at most that many items may
@@ -167,19 +186,19 @@ enum cp_shelf_outcome cp_shelf_give_again(struct cp_shelf *shelf, struct cp_item
 
 static inline enum cp_shelf_outcome cp_shelf_take(struct cp_shelf *shelf, enum cp_shelf_end end, struct cp_item **item)
 {
-    enum cp_shelf_outcome outcome = end == CP_NEWEST ? cp_rseq_take_newest(shelf, item)
-                                                     : cp_rseq_take_oldest(shelf, item);
+    enum cp_shelf_outcome outcome = end == CP_NEWEST ? cp_rseq_take_newest(shelf, item, CP_SHELF_STOP_TAKE)
+                                                     : cp_rseq_take_oldest(shelf, item, CP_SHELF_STOP_TAKE);
     return cp_likely(outcome == CP_SHELF_DONE) ? outcome : cp_shelf_take_again(shelf, end, item, outcome);
 }
 
 /* One attempt. The stamp is looked at before it, so that a stamp found changed after an ABORT can only be this call's
  * own doing and not that of an earlier give of the same lease by this thread. */
 static inline enum cp_shelf_outcome cp_shelf_give_once(struct cp_shelf *shelf, struct cp_item *item, uint64_t expected,
-                                                       uint64_t shelved)
+                                                       uint64_t shelved, uint32_t stop)
 {
     if (cp_unlikely(atomic_load_explicit(&item->stamp, memory_order_relaxed) != expected))
         return CP_SHELF_STALE;
-    return cp_rseq_give(shelf, item, expected, shelved);
+    return cp_rseq_give(shelf, item, expected, shelved, stop);
 }
 
 /* expected: the stamp of the lease (or of the manager's hold); shelved: the same generation with the calling thread's
@@ -187,7 +206,7 @@ static inline enum cp_shelf_outcome cp_shelf_give_once(struct cp_shelf *shelf, s
 static inline enum cp_shelf_outcome cp_shelf_give(struct cp_shelf *shelf, struct cp_item *item, uint64_t expected,
                                                   uint64_t shelved)
 {
-    enum cp_shelf_outcome outcome = cp_shelf_give_once(shelf, item, expected, shelved);
+    enum cp_shelf_outcome outcome = cp_shelf_give_once(shelf, item, expected, shelved, CP_SHELF_STOP_GIVE);
     return cp_likely(outcome == CP_SHELF_DONE) ? outcome
                                                : cp_shelf_give_again(shelf, item, expected, shelved, outcome);
 }

@@ -13,6 +13,7 @@
 #include "machine/shelf.h"
 
 _Thread_local struct cp_thread *cp_self __attribute__((tls_model("initial-exec"), visibility("hidden")));
+_Thread_local struct cp_thread *cp_client __attribute__((tls_model("initial-exec"), visibility("hidden")));
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -28,10 +29,10 @@ static void end_thread(void *value)
 {
     struct cp_thread *thread = value;
     void (*fn)(struct cp_thread *) = atomic_load(&on_exit_fn);
-    cp_self = thread;
+    cp_self = cp_client = thread;
     if (fn)
         fn(thread);
-    cp_self = NULL;
+    cp_self = cp_client = NULL;
     pthread_mutex_lock(&lock);
     thread->next = unused;
     unused = thread;
@@ -46,7 +47,7 @@ static void after_fork_in_child(void)
     atomic_store(&forked, true);
     if (cp_self)
         pthread_setspecific(key, NULL);
-    cp_self = NULL;
+    cp_self = cp_client = NULL;
 }
 
 static void before_fork(void)
@@ -108,7 +109,7 @@ struct cp_thread *cp_thread_register(int *code)
     atomic_store(&thread->id, syscall(SYS_gettid));
     if (pthread_getname_np(pthread_self(), thread->name, sizeof thread->name) != 0)
         thread->name[0] = '\0';
-    cp_self = thread;
+    cp_self = cp_client = thread;
     return thread;
 }
 

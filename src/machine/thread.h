@@ -36,6 +36,9 @@ struct cp_thread {
  * library. */
 extern _Thread_local struct cp_thread *cp_self __attribute__((tls_model("initial-exec"), visibility("hidden")));
 
+/* The same on threads that may block; NULL on shards too. So the usual checkout has one thing to test. */
+extern _Thread_local struct cp_thread *cp_client __attribute__((tls_model("initial-exec"), visibility("hidden")));
+
 /* Makes the record. NULL with detail: *code is COREPOOL_ENOMEM, or COREPOOL_EFORKED in a child of a process that had a
  * runtime when it forked. */
 struct cp_thread *cp_thread_register(int *code);

@@ -213,6 +213,7 @@ static int begin(struct corepool_shard *shard)
         return status;
     cp_self->shard = shard;
     cp_self->loop = &shard->loop;
+    cp_client = NULL; /* never blocks */
     if (shard->on_start)
         shard->on_start(shard, shard->arg);
     return COREPOOL_OK;

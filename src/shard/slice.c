@@ -37,7 +37,7 @@ static struct cp_slice *make_block(struct corepool_shard *shard, unsigned class)
         slice->slots[i].slice = slice;
         slice->slots[i].number = i;
         cp_list_init(&slice->slots[i].link);
-        cp_slot_set_stamp(&slice->slots[i], 0, CP_TAG_MANAGER);
+        cp_slot_set_stamp(&slice->slots[i], cp_stamp(0, CP_TAG_MANAGER));
     }
     cp_list_init(&slice->link);
     cp_list_init(&slice->dirty);
@@ -66,7 +66,7 @@ void cp_slice_release(struct cp_slice *slice)
 /* The manager has just become the owner: it goes on, or it goes. */
 static void adopt(struct cp_slice *slice, cp_slot *slot)
 {
-    cp_slot_set_stamp(slot, cp_stamp_generation(cp_slot_stamp(slot)), CP_TAG_MANAGER);
+    cp_slot_pass(slot, CP_TAG_MANAGER);
     if (atomic_load_explicit(&slot->item.doomed, memory_order_relaxed))
         cp_core_doom(&slice->core, slot, slot->doom);
     else
@@ -84,7 +84,7 @@ static void collect(struct cp_slice *slice)
         if (tag == CP_TAG_RETURNED) {
             adopt(slice, slot);
         } else if (tag == CP_TAG_REMOVED) {
-            cp_slot_set_stamp(slot, cp_stamp_generation(cp_slot_stamp(slot)), CP_TAG_MANAGER);
+            cp_slot_pass(slot, CP_TAG_MANAGER);
             cp_core_doom(&slice->core, slot, (uint8_t)atomic_load(&slot->reason));
         } /* else one lease was ended on two CPUs at once, and the other ending stands: see shelf.h */
         slot = next;
@@ -122,13 +122,13 @@ static void tell(struct cp_request *request, void (*notify)(struct cp_request *)
 static void do_grant(struct cp_slice *slice, cp_slot *slot, struct cp_request *request)
 {
     uint64_t before = cp_slot_stamp(slot);
-    uint64_t generation = cp_stamp_generation(before) + 1;
+    uint64_t leased = cp_stamp_next_lease(before);
     int64_t waited = cp_now_ns() - request->posted_at;
     void (*notify)(struct cp_request *) = request->notify;
     atomic_store_explicit(&slot->holder, request->thread, memory_order_relaxed);
-    cp_slot_set_stamp(slot, generation, CP_TAG_LEASED);
+    cp_slot_set_stamp(slot, leased);
     request->slot = slot;
-    request->generation = generation;
+    request->stamp = leased;
     cp_point(GRANT_DECIDED);
     if (cp_request_decide(request, CP_GRANTED)) {
         cp_core_granted(&slice->core, waited);
@@ -138,7 +138,7 @@ static void do_grant(struct cp_slice *slice, cp_slot *slot, struct cp_request *r
     cp_core_undecided(&slice->core);
     /* Nobody was given this lease. Only the exit of the thread that gave up can have found it: then it is on the
      * returned list already. */
-    if (cp_shelf_claim(&slice->shelf, &slot->item, cp_stamp(generation, CP_TAG_LEASED), before))
+    if (cp_shelf_claim(&slice->shelf, &slot->item, leased, before))
         cp_core_idle(&slice->core, slot);
 }
 
@@ -154,7 +154,7 @@ static void do_refuse(struct cp_slice *slice, struct cp_request *request)
 static void do_shelve(struct cp_slice *slice, cp_slot *slot)
 {
     uint64_t stamp = cp_slot_stamp(slot);
-    uint64_t shelved = cp_stamp(cp_stamp_generation(stamp), cp_self->tag);
+    uint64_t shelved = cp_stamp_passed(stamp, cp_self->tag);
     switch (cp_shelf_give(&slice->shelf, &slot->item, stamp, shelved)) {
     case CP_SHELF_DONE: break;
     case CP_SHELF_DOOMED: cp_core_doom(&slice->core, slot, slot->doom); break;
@@ -271,6 +271,13 @@ static void deliver_nudge(struct cp_message *message)
     cp_slice_touch(slice);
 }
 
+/* What callers on the usual path must look at. */
+static uint32_t flags_of(const struct cp_slice_config *config)
+{
+    return (config->cls->checkout || config->fifo ? CP_SHELF_LOOK_TAKE : 0u) |
+           (config->cls->checkin ? CP_SHELF_LOOK_GIVE : 0u) | (config->fifo ? CP_SHELF_FIFO : 0u);
+}
+
 int cp_slice_open(struct cp_slice *slice, const struct cp_slice_config *config)
 {
     void *pool_state = config->arg;
@@ -281,9 +288,6 @@ int cp_slice_open(struct cp_slice *slice, const struct cp_slice_config *config)
     }
     slice->config = *config;
     slice->cls = config->cls;
-    atomic_store(&slice->shelf.hooks, (config->cls->checkout ? CP_HOOK_CHECKOUT : 0u) |
-                                          (config->cls->checkin ? CP_HOOK_CHECKIN : 0u) |
-                                          (config->fifo ? CP_HOOK_FIFO : 0u));
     slice->pool_state = pool_state;
     slice->lost_cpu = slice->close_wanted = false;
     slice->nudge.deliver = deliver_nudge;
@@ -294,6 +298,7 @@ int cp_slice_open(struct cp_slice *slice, const struct cp_slice_config *config)
     cp_shelf_init(&slice->shelf, (_Atomic(struct cp_item *) *)(void *)(slice->slots + slice->capacity), slice->capacity,
                   (uint32_t)slice->shard->cpu, config->portable);
     cp_core_init(&slice->core, &config->core, slice->slots);
+    atomic_fetch_or(&slice->shelf.flags, flags_of(config));
     if (config->core.managed) { /* for good: every give and take goes to the manager */
         slice->core.listening = true;
         atomic_fetch_or(&slice->shelf.flags, CP_SHELF_WAITING);
@@ -329,7 +334,7 @@ static void sift_shelf(struct cp_slice *slice)
         cp_slot *slot = cp_slot_of(item);
         uint64_t stamp = cp_slot_stamp(slot);
         if (atomic_load_explicit(&slot->item.doomed, memory_order_relaxed) ||
-            cp_shelf_give(&slice->shelf, item, stamp, cp_stamp(cp_stamp_generation(stamp), cp_self->tag)) !=
+            cp_shelf_give(&slice->shelf, item, stamp, cp_stamp_passed(stamp, cp_self->tag)) !=
                 CP_SHELF_DONE)
             adopt(slice, slot);
     }

@@ -34,13 +34,6 @@ struct cp_slice_config {
 
 #define CP_ERROR_BYTES 128
 
-/* In shelf.hooks: what a caller has to do beyond the shelf itself. */
-enum cp_hook {
-    CP_HOOK_CHECKOUT = 0x1, /* the class has a checkout callback */
-    CP_HOOK_CHECKIN = 0x2,  /* … a checkin callback */
-    CP_HOOK_FIFO = 0x4,     /* callers take the oldest */
-};
-
 struct cp_slice {
     /* Callers' line. */
     struct cp_shelf shelf;
@@ -74,7 +67,7 @@ struct cp_slice {
 
 static inline enum cp_shelf_end cp_slice_end(const struct cp_slice *slice)
 {
-    return atomic_load_explicit(&slice->shelf.hooks, memory_order_relaxed) & CP_HOOK_FIFO ? CP_OLDEST : CP_NEWEST;
+    return atomic_load_explicit(&slice->shelf.flags, memory_order_relaxed) & CP_SHELF_FIFO ? CP_OLDEST : CP_NEWEST;
 }
 
 /* Takes a block for `quota` slots from its shard. NULL: no memory. */

@@ -90,7 +90,7 @@ void cp_slice_return(cp_slot *slot, bool wake)
 static void put_back(struct cp_slice *slice, cp_slot *slot, struct cp_thread *self)
 {
     uint64_t stamp = cp_slot_stamp(slot);
-    uint64_t shelved = cp_stamp(cp_stamp_generation(stamp), self->tag);
+    uint64_t shelved = cp_stamp_passed(stamp, self->tag);
     enum cp_shelf_outcome outcome = CP_SHELF_DOOMED;
     if (cp_stamp_tag(stamp) == CP_TAG_RETURNED)
         outcome = cp_shelf_give(&slice->shelf, &slot->item, stamp, shelved);
@@ -114,7 +114,7 @@ cp_slot *cp_slice_collect_one(struct cp_slice *slice, struct cp_thread *self)
         if (!kept && !overtakes && tag == CP_TAG_RETURNED &&
             !atomic_load_explicit(&slot->item.doomed, memory_order_relaxed)) {
             kept = slot;
-            cp_slot_set_stamp(slot, cp_stamp_generation(stamp), CP_TAG_MANAGER);
+            cp_slot_pass(slot, CP_TAG_MANAGER);
         } else if (tag == CP_TAG_RETURNED || tag == CP_TAG_REMOVED) {
             put_back(slice, slot, self);
         }

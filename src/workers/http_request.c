@@ -68,8 +68,10 @@ static int check_request(const corepool_http_request_t *request, const char *met
                        request->path ? request->path : "");
     if (!is_free_of(request->path, ' ', false))
         return cp_fail(COREPOOL_EINVAL, "path: a space or control character");
-    if ((!request->headers && request->header_count > 0) || (!request->body && request->body_length > 0))
-        return cp_fail(COREPOOL_EINVAL, "%s: NULL with a count", request->headers ? "body" : "headers");
+    if (!request->headers && request->header_count > 0)
+        return cp_fail(COREPOOL_EINVAL, "headers: NULL, with header_count %u", request->header_count);
+    if (!request->body && request->body_length > 0)
+        return cp_fail(COREPOOL_EINVAL, "body: NULL, with body_length %zu", request->body_length);
     int code = check_timeout("pool_timeout_ms", request->pool_timeout_ms);
     return code < 0 ? code : check_timeout("receive_timeout_ms", request->receive_timeout_ms);
 }

@@ -15,21 +15,23 @@ static inline uint32_t cp_rseq_cpu_registered(void)
     return UINT32_MAX;
 }
 
-static inline enum cp_shelf_outcome cp_rseq_take_newest(struct cp_shelf *shelf, struct cp_item **item)
+static inline enum cp_shelf_outcome cp_rseq_take_newest(struct cp_shelf *shelf, struct cp_item **item,
+                                                        uint32_t stop)
 {
-    (void)shelf, (void)item;
+    (void)shelf, (void)item, (void)stop;
     return CP_SHELF_SWITCH;
 }
 
-static inline enum cp_shelf_outcome cp_rseq_take_oldest(struct cp_shelf *shelf, struct cp_item **item)
+static inline enum cp_shelf_outcome cp_rseq_take_oldest(struct cp_shelf *shelf, struct cp_item **item,
+                                                        uint32_t stop)
 {
-    return cp_rseq_take_newest(shelf, item);
+    return cp_rseq_take_newest(shelf, item, stop);
 }
 
 static inline enum cp_shelf_outcome cp_rseq_give(struct cp_shelf *shelf, struct cp_item *item, uint64_t expected,
-                                                 uint64_t shelved)
+                                                 uint64_t shelved, uint32_t stop)
 {
-    (void)shelf, (void)item, (void)expected, (void)shelved;
+    (void)shelf, (void)item, (void)expected, (void)shelved, (void)stop;
     return CP_SHELF_SWITCH;
 }
 

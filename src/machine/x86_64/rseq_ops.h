@@ -72,16 +72,17 @@ extern uint32_t cp_storm[CP_STORM_STEPS];
     "jmp %l[aborted]\n\t"                                 \
     ".popsection\n\t"
 
-/* Flags that stop the operation, then the CPU. */
-#define CP_RSEQ_CHECK(stopping)                           \
-    "testl $" stopping ", %c[flags](%[shelf])\n\t"        \
+/* Flags that stop the operation (an immediate, where the compiler knows them), then the CPU. */
+#define CP_RSEQ_CHECK                                     \
+    "testl %[stop], %c[flags](%[shelf])\n\t"              \
     "jnz %l[flagged]\n\t" CP_STEP(1)                      \
     "movl %c[cpu](%[shelf]), %%eax\n\t"                   \
     "cmpl %%fs:4(%[area]), %%eax\n\t"                     \
     "jne %l[elsewhere]\n\t" CP_STEP(2)
 
 #define CP_RSEQ_FIELDS                                                                           \
-    [area] "r"(cp_rseq_offset), [shelf] "r"(shelf), [flags] "i"(offsetof(struct cp_shelf, flags)), \
+    [area] "r"(cp_rseq_offset), [shelf] "r"(shelf), [stop] "ri"(stop),      \
+        [flags] "i"(offsetof(struct cp_shelf, flags)),                                           \
         [cpu] "i"(offsetof(struct cp_shelf, cpu)), [head] "i"(offsetof(struct cp_shelf, head)),  \
         [tail] "i"(offsetof(struct cp_shelf, tail)), [mask] "i"(offsetof(struct cp_shelf, mask)), \
         [ring] "i"(offsetof(struct cp_shelf, ring))
@@ -93,22 +94,23 @@ static inline enum cp_shelf_outcome cp_rseq_aborted(void)
 }
 
 /* What a set flag means, looked up again outside the sequence; flags that are gone by now mean: try again. */
-static inline enum cp_shelf_outcome cp_rseq_flagged(const struct cp_shelf *shelf)
+static inline enum cp_shelf_outcome cp_rseq_flagged(const struct cp_shelf *shelf, uint32_t stop)
 {
-    uint32_t flags = atomic_load_explicit(&shelf->flags, memory_order_relaxed);
+    uint32_t flags = atomic_load_explicit(&shelf->flags, memory_order_relaxed) & stop;
     if (flags & CP_SHELF_PORTABLE)
         return CP_SHELF_SWITCH;
     if (flags & CP_SHELF_CLOSED)
         return CP_SHELF_CLOSED_NOW;
     if (flags & CP_SHELF_WAITING)
         return CP_SHELF_SOMEONE_WAITS;
-    return CP_SHELF_ABORT;
+    return flags ? CP_SHELF_LOOK : CP_SHELF_ABORT;
 }
 
-static inline enum cp_shelf_outcome cp_rseq_take_newest(struct cp_shelf *shelf, struct cp_item **item)
+static inline enum cp_shelf_outcome cp_rseq_take_newest(struct cp_shelf *shelf, struct cp_item **item,
+                                                        uint32_t stop)
 {
     struct cp_item *found;
-    __asm__ goto(CP_RSEQ_BEGIN CP_RSEQ_CHECK("6")
+    __asm__ goto(CP_RSEQ_BEGIN CP_RSEQ_CHECK
                  "movl %c[head](%[shelf]), %%eax\n\t"
                  "cmpl %c[tail](%[shelf]), %%eax\n\t"
                  "je %l[empty]\n\t" CP_STEP(3)
@@ -129,15 +131,16 @@ empty:
 elsewhere:
     return CP_SHELF_ELSEWHERE;
 flagged:
-    return cp_rseq_flagged(shelf);
+    return cp_rseq_flagged(shelf, stop);
 aborted:
     return cp_rseq_aborted();
 }
 
-static inline enum cp_shelf_outcome cp_rseq_take_oldest(struct cp_shelf *shelf, struct cp_item **item)
+static inline enum cp_shelf_outcome cp_rseq_take_oldest(struct cp_shelf *shelf, struct cp_item **item,
+                                                        uint32_t stop)
 {
     struct cp_item *found;
-    __asm__ goto(CP_RSEQ_BEGIN CP_RSEQ_CHECK("6")
+    __asm__ goto(CP_RSEQ_BEGIN CP_RSEQ_CHECK
                  "movl %c[tail](%[shelf]), %%eax\n\t"
                  "cmpl %c[head](%[shelf]), %%eax\n\t"
                  "je %l[empty]\n\t" CP_STEP(3)
@@ -158,15 +161,15 @@ empty:
 elsewhere:
     return CP_SHELF_ELSEWHERE;
 flagged:
-    return cp_rseq_flagged(shelf);
+    return cp_rseq_flagged(shelf, stop);
 aborted:
     return cp_rseq_aborted();
 }
 
 static inline enum cp_shelf_outcome cp_rseq_give(struct cp_shelf *shelf, struct cp_item *item, uint64_t expected,
-                                                 uint64_t shelved)
+                                                 uint64_t shelved, uint32_t stop)
 {
-    __asm__ goto(CP_RSEQ_BEGIN CP_RSEQ_CHECK("7")
+    __asm__ goto(CP_RSEQ_BEGIN CP_RSEQ_CHECK
                  "cmpq %[expected], %c[stamp](%[item])\n\t"
                  "jne %l[stale]\n\t" CP_STEP(3)
                  "cmpl $0, %c[doomed](%[item])\n\t"
@@ -192,14 +195,15 @@ doomed_now:
 elsewhere:
     return CP_SHELF_ELSEWHERE;
 flagged:
-    return cp_rseq_flagged(shelf);
+    return cp_rseq_flagged(shelf, stop);
 aborted:
     return cp_rseq_aborted();
 }
 
 static inline enum cp_shelf_outcome cp_rseq_await(struct cp_shelf *shelf)
 {
-    __asm__ goto(CP_RSEQ_BEGIN CP_RSEQ_CHECK("6")
+    const uint32_t stop = CP_SHELF_STOP_TAKE;
+    __asm__ goto(CP_RSEQ_BEGIN CP_RSEQ_CHECK
                  "movl %c[head](%[shelf]), %%eax\n\t"
                  "cmpl %c[tail](%[shelf]), %%eax\n\t"
                  "jne %l[nonempty]\n\t" CP_STEP(3)
@@ -216,7 +220,7 @@ nonempty:
 elsewhere:
     return CP_SHELF_ELSEWHERE;
 flagged:
-    return cp_rseq_flagged(shelf);
+    return cp_rseq_flagged(shelf, stop);
 aborted:
     return cp_rseq_aborted();
 }

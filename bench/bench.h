@@ -1,0 +1,41 @@
+/* bench/bench.h: what the benchmarks share: threads that start together, clocks, medians. */
+#ifndef BENCH_H
+#define BENCH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+/* Ends the program with the words: a benchmark that cannot measure must not print a figure. */
+#define BENCH_REQUIRE(condition, ...)                       \
+    do {                                                    \
+        if (!(condition)) {                                 \
+            fprintf(stderr, "bench: " __VA_ARGS__);         \
+            fputc('\n', stderr);                            \
+            exit(1);                                        \
+        }                                                   \
+    } while (0)
+
+static inline int64_t bench_now_ns(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
+}
+
+static inline int bench_compare(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Sorts `values`. */
+static inline double bench_median(double *values, unsigned count)
+{
+    qsort(values, count, sizeof *values, bench_compare);
+    return count % 2 ? values[count / 2] : (values[count / 2 - 1] + values[count / 2]) / 2;
+}
+
+#endif

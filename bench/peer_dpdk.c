@@ -1,0 +1,76 @@
+/* bench/peer_dpdk.c: DPDK's rte_mempool with its per-lcore cache, all inline. Threads of the benchmark register as
+ * lcores, else they would go past the cache. */
+#include <rte_eal.h>
+#include <rte_lcore.h>
+#include <rte_mempool.h>
+
+#include "bench.h"
+#include "peers.h"
+
+/* The cache has to hold what one thread needs, the ring behind it the rest. */
+#define OBJECTS 255
+#define CACHE 32
+
+static struct rte_mempool *mempool;
+
+static bool start_eal(const char **why)
+{
+    static bool started;
+    char *args[] = {(char *)"bench", (char *)"--no-huge", (char *)"--no-pci", (char *)"--no-telemetry",
+                    (char *)"--no-shconf", (char *)"--log-level=critical", (char *)"--lcores=0", (char *)"-m64", NULL};
+    if (!started && rte_eal_init(8, args) < 0) {
+        *why = "rte_eal_init failed";
+        return false;
+    }
+    started = true;
+    return true;
+}
+
+static void clear(struct rte_mempool *pool, void *arg, void *object, unsigned index)
+{
+    (void)pool, (void)arg, (void)index;
+    ((struct peer_resource *)object)->touched = 0;
+}
+
+static bool open_peer(const char **why)
+{
+    if (!start_eal(why))
+        return false;
+    mempool = rte_mempool_create("bench", OBJECTS, sizeof(struct peer_resource), CACHE, 0, NULL, NULL, clear, NULL,
+                                 SOCKET_ID_ANY, 0);
+    if (!mempool)
+        *why = "rte_mempool_create failed";
+    return mempool != NULL;
+}
+
+static void run(uint64_t pairs)
+{
+    bool foreign = rte_lcore_id() == LCORE_ID_ANY;
+    if (foreign)
+        BENCH_REQUIRE(rte_thread_register() == 0, "rte_thread_register failed");
+    while (pairs--) {
+        void *object;
+        BENCH_REQUIRE(rte_mempool_get(mempool, &object) == 0, "rte_mempool is empty");
+        ((struct peer_resource *)object)->touched++;
+        rte_mempool_put(mempool, object);
+    }
+    if (foreign)
+        rte_thread_unregister();
+}
+
+static void add(struct rte_mempool *pool, void *sum, void *object, unsigned index)
+{
+    (void)pool, (void)index;
+    *(uint64_t *)sum += ((struct peer_resource *)object)->touched;
+}
+
+static uint64_t close_peer(void)
+{
+    uint64_t touched = 0;
+    BENCH_REQUIRE(rte_mempool_full(mempool), "rte_mempool: not every object came back");
+    rte_mempool_obj_iter(mempool, add, &touched);
+    rte_mempool_free(mempool);
+    return touched;
+}
+
+const struct peer peer_dpdk = {"DPDK rte_mempool", open_peer, run, close_peer};
