@@ -1,0 +1,171 @@
+/* tests/shelf_test.c: the contract of machine/shelf.h: one body for both kinds of shelf. */
+#include "support/both_shelves.h"
+
+/* --- order --- */
+
+BOTH(an_empty_shelf_says_so_at_either_end)
+{
+    struct cp_item *item = &items[0];
+    cr_expect_eq(cp_shelf_take(&shelf, CP_NEWEST, &item), CP_SHELF_EMPTY);
+    cr_expect_eq(cp_shelf_take(&shelf, CP_OLDEST, &item), CP_SHELF_EMPTY);
+    cr_expect_eq(cp_shelf_idle(&shelf), 0);
+}
+
+BOTH(newest_takes_the_last_one_given)
+{
+    give_all();
+    for (unsigned i = ITEMS; i-- > 0;)
+        cr_expect_eq(take(CP_NEWEST), &items[i]);
+    cr_expect_null(take(CP_NEWEST));
+}
+
+BOTH(oldest_takes_the_first_one_given)
+{
+    give_all();
+    for (unsigned i = 0; i < ITEMS; i++)
+        cr_expect_eq(take(CP_OLDEST), &items[i]);
+    cr_expect_null(take(CP_OLDEST));
+}
+
+BOTH(both_ends_meet_in_the_middle)
+{
+    give_all();
+    for (unsigned i = 0; i < ITEMS / 2; i++) {
+        cr_expect_eq(take(CP_OLDEST), &items[i]);
+        cr_expect_eq(take(CP_NEWEST), &items[ITEMS - 1 - i]);
+    }
+    cr_expect_eq(cp_shelf_idle(&shelf), 0);
+}
+
+BOTH(the_ring_and_its_indices_wrap_without_loss)
+{
+    atomic_store(&shelf.head, UINT32_MAX - 3);
+    atomic_store(&shelf.tail, UINT32_MAX - 3);
+    give_all();
+    for (unsigned round = 0; round < 100; round++) {
+        struct cp_item *item = take(CP_OLDEST);
+        cr_expect_eq(item, &items[round % ITEMS]);
+        cr_expect_eq(cp_shelf_idle(&shelf), ITEMS - 1);
+        cr_expect_eq(give(item), CP_SHELF_DONE);
+    }
+}
+
+/* --- what a give refuses --- */
+
+BOTH(a_give_writes_the_stamp_that_it_was_told)
+{
+    cr_expect_eq(cp_shelf_give(&shelf, &items[0], cp_stamp(1, CP_TAG_LEASED), cp_stamp(1, MINE)),
+                 CP_SHELF_DONE);
+    cr_expect_eq(atomic_load(&items[0].stamp), cp_stamp(1, MINE));
+}
+
+BOTH(a_second_give_of_one_lease_is_stale_and_changes_nothing)
+{
+    cr_expect_eq(give(&items[0]), CP_SHELF_DONE);
+    cr_expect_eq(cp_shelf_give(&shelf, &items[0], cp_stamp(1, CP_TAG_LEASED), cp_stamp(1, MINE)),
+                 CP_SHELF_STALE);
+    cr_expect_eq(cp_shelf_idle(&shelf), 1);
+    cr_expect_eq(take(CP_NEWEST), &items[0]);
+    cr_expect_eq(cp_shelf_give(&shelf, &items[0], cp_stamp(1, CP_TAG_LEASED), cp_stamp(1, MINE)),
+                 CP_SHELF_STALE);
+    cr_expect_eq(atomic_load(&items[0].stamp), cp_stamp(2, CP_TAG_LEASED), "the new lease is untouched");
+}
+
+BOTH(a_doomed_item_is_not_shelved)
+{
+    atomic_store(&items[0].doomed, 1);
+    cr_expect_eq(give(&items[0]), CP_SHELF_DOOMED);
+    cr_expect_eq(atomic_load(&items[0].stamp), cp_stamp(1, CP_TAG_LEASED));
+    cr_expect_eq(cp_shelf_idle(&shelf), 0);
+}
+
+BOTH(a_give_while_a_request_waits_is_refused_until_the_manager_clears_it)
+{
+    cr_expect_eq(cp_shelf_await(&shelf), CP_SHELF_DONE);
+    cr_expect_eq(give(&items[0]), CP_SHELF_SOMEONE_WAITS);
+    cr_expect_eq(atomic_load(&items[0].stamp), cp_stamp(1, CP_TAG_LEASED));
+    cr_expect(cp_shelf_wants_manager(&shelf));
+    cr_expect(cp_shelf_change(&shelf, 0, CP_SHELF_WAITING));
+    cr_expect_not(cp_shelf_wants_manager(&shelf));
+    cr_expect_eq(give(&items[0]), CP_SHELF_DONE);
+}
+
+BOTH(await_finds_what_is_on_the_shelf)
+{
+    cr_expect_eq(give(&items[3]), CP_SHELF_DONE);
+    cr_expect_eq(cp_shelf_await(&shelf), CP_SHELF_NONEMPTY);
+    cr_expect_not(cp_shelf_wants_manager(&shelf), "waiting is set on an empty shelf only");
+    cr_expect_eq(take(CP_NEWEST), &items[3]);
+    cr_expect_eq(cp_shelf_await(&shelf), CP_SHELF_DONE);
+}
+
+BOTH(a_closed_shelf_refuses_everything_and_is_drained_from_its_oldest)
+{
+    struct cp_item *item;
+    for (unsigned i = 1; i < ITEMS; i++)
+        cr_assert_eq(give(&items[i]), CP_SHELF_DONE);
+    cr_expect(cp_shelf_change(&shelf, CP_SHELF_CLOSED, 0));
+    cr_expect_eq(give(&items[0]), CP_SHELF_CLOSED_NOW);
+    cr_expect_eq(cp_shelf_take(&shelf, CP_NEWEST, &item), CP_SHELF_CLOSED_NOW);
+    cr_expect_eq(cp_shelf_take(&shelf, CP_OLDEST, &item), CP_SHELF_CLOSED_NOW);
+    cr_expect_eq(cp_shelf_await(&shelf), CP_SHELF_CLOSED_NOW);
+    cr_expect(cp_shelf_wants_manager(&shelf));
+    for (unsigned i = 1; i < ITEMS; i++) {
+        cr_assert(cp_shelf_drain(&shelf, &item));
+        cr_expect_eq(item, &items[i]);
+    }
+    cr_expect_not(cp_shelf_drain(&shelf, &item));
+}
+
+BOTH(a_claim_succeeds_once)
+{
+    uint64_t held = cp_stamp(1, CP_TAG_LEASED), returned = cp_stamp(1, CP_TAG_RETURNED);
+    cr_expect(cp_shelf_claim(&shelf, &items[0], held, returned));
+    cr_expect_not(cp_shelf_claim(&shelf, &items[0], held, cp_stamp(1, CP_TAG_REMOVED)));
+    cr_expect_eq(atomic_load(&items[0].stamp), returned);
+    cr_expect_eq(cp_shelf_give(&shelf, &items[0], held, cp_stamp(1, MINE)), CP_SHELF_STALE);
+    cr_expect_eq(cp_shelf_idle(&shelf), 0);
+}
+
+/* --- which CPU --- */
+
+Test(rseq_shelf, is_out_of_reach_from_another_cpu)
+{
+    struct cp_item *item;
+    open_shelf(false);
+    need_other_cpu();
+    cr_assert_eq(give(&items[0]), CP_SHELF_DONE);
+    pin(other);
+    cr_expect_eq(cp_shelf_take(&shelf, CP_NEWEST, &item), CP_SHELF_ELSEWHERE);
+    cr_expect_eq(cp_shelf_take(&shelf, CP_OLDEST, &item), CP_SHELF_ELSEWHERE);
+    cr_expect_eq(give(&items[1]), CP_SHELF_ELSEWHERE);
+    cr_expect_eq(cp_shelf_await(&shelf), CP_SHELF_ELSEWHERE);
+    cr_expect_eq(atomic_load(&items[1].stamp), cp_stamp(1, CP_TAG_LEASED));
+    pin(home);
+    cr_expect_eq(take(CP_NEWEST), &items[0]);
+}
+
+Test(portable_shelf, is_within_reach_from_any_cpu)
+{
+    open_shelf(true);
+    need_other_cpu();
+    cr_assert_eq(give(&items[0]), CP_SHELF_DONE);
+    pin(other);
+    cr_expect_eq(take(CP_NEWEST), &items[0]);
+    cr_expect_eq(give(&items[0]), CP_SHELF_DONE);
+}
+
+Test(rseq_shelf, becomes_portable_and_back_with_its_items)
+{
+    open_shelf(false);
+    need_other_cpu();
+    give_all();
+    pin(other); /* the manager has lost its CPU: a membarrier stands in for running there */
+    cr_assert(cp_shelf_change(&shelf, CP_SHELF_PORTABLE, 0));
+    cr_expect_eq(take(CP_NEWEST), &items[ITEMS - 1]);
+    cr_expect_eq(give(&items[ITEMS - 1]), CP_SHELF_DONE);
+    pin(home);
+    cr_assert(cp_shelf_change(&shelf, 0, CP_SHELF_PORTABLE));
+    for (unsigned i = 0; i < ITEMS; i++)
+        cr_expect_eq(take(CP_OLDEST), &items[i]);
+}
