@@ -3,12 +3,13 @@
  * By hand because neither uv_spawn nor posix_spawn can set PR_SET_PDEATHSIG, and it has to be set by the child
  * itself. The way of a child:
  *
- *   open_pipes ─ fork ─┬─ parent: closes the child's ends, opens a pidfd, returns at once
+ *   open_pipes ─ _Fork ┬─ parent: closes the child's ends, opens a pidfd, returns at once
  *                      └─ child: become(): group, death signal, stdio, signals, cwd, exec ─ or errno to exec_fd
  *
- * Signals stay blocked from before fork until the child has put every handler back to default, so that none
- * of the program's handlers ever runs in the child. The child calls only async-signal-safe functions: other
- * threads of the program may hold any lock at the moment of the fork.
+ * Signals stay blocked from before fork until the child has put every handler back to default, so that none of
+ * the program's handlers ever runs in the child. The child calls only async-signal-safe functions: other
+ * threads of the program may hold any lock at the moment of the fork. That is why it is _Fork: fork would run
+ * the atfork handlers of every library in the program first, and libuv's opens pipes.
  *
  * stdin is a socket pair and not a pipe: writing to a child that has gone raises SIGPIPE, which would kill the
  * program, and only send() can be told not to. stdout is a pipe: reading raises nothing. */
@@ -209,7 +210,7 @@ static pid_t fork_into(const struct cp_spawn *what, const struct pipes *pipes)
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    pid_t pid = fork();
+    pid_t pid = _Fork();
     if (pid == 0)
         become(what, pipes, parent);
     int error = errno;
