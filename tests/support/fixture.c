@@ -1,0 +1,122 @@
+/* tests/support/fixture.c: a runtime for one test, and what must hold at the test's end. */
+#include "support/fixture.h"
+
+#include <criterion/criterion.h>
+#include <dirent.h>
+#include <poll.h>
+#include <semaphore.h>
+#include <time.h>
+
+static sem_t done;
+
+static int count_descriptors(void)
+{
+    int count = 0;
+    DIR *directory = opendir("/proc/self/fd");
+    cr_assert(directory);
+    while (readdir(directory))
+        count++;
+    closedir(directory);
+    return count;
+}
+
+/* The first loop of a process opens libuv's signal pipe, which stays. */
+static void warm_up_libuv(void)
+{
+    uv_loop_t loop;
+    cr_assert_eq(uv_loop_init(&loop), 0);
+    cr_assert_eq(uv_loop_close(&loop), 0);
+}
+
+struct fixture fixture_start(void)
+{
+    struct fixture fixture;
+    warm_up_libuv();
+    fixture.descriptors = count_descriptors();
+    cr_assert_eq(sem_init(&done, 0, 0), 0);
+    cr_assert_eq(corepool_runtime_start(NULL, &fixture.runtime), COREPOOL_OK, "%s", corepool_error_detail());
+    return fixture;
+}
+
+int64_t now_ms(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return ts.tv_sec * INT64_C(1000) + ts.tv_nsec / 1000000;
+}
+
+bool eventually(bool (*holds)(void *arg), void *arg)
+{
+    int64_t deadline = now_ms() + PATIENCE_MS;
+    while (!holds(arg)) {
+        if (now_ms() > deadline)
+            return false;
+        poll(NULL, 0, 1); /* leave the CPU to whom is waited for */
+    }
+    return true;
+}
+
+corepool_stats_t stats_of(corepool_pool_t pool)
+{
+    corepool_stats_t stats;
+    cr_assert_eq(corepool_pool_stats(pool, &stats), COREPOOL_OK, "%s", corepool_error_detail());
+    return stats;
+}
+
+/* Asked again, because a peer in this process closes its own ends in its own time. */
+static bool has_all_back(void *arg)
+{
+    return count_descriptors() == ((struct fixture *)arg)->descriptors;
+}
+
+void fixture_end(struct fixture *fixture)
+{
+    cr_assert_eq(corepool_runtime_audit(fixture->runtime), COREPOOL_OK, "%s", corepool_error_detail());
+    cr_assert_eq(corepool_runtime_stop(fixture->runtime, PATIENCE_MS), COREPOOL_OK, "%s",
+                 corepool_error_detail());
+    cr_assert_eq(corepool_runtime_destroy(fixture->runtime), COREPOOL_OK);
+    cr_assert(eventually(has_all_back, fixture), "%d descriptors, %d at the start", count_descriptors(),
+              fixture->descriptors);
+}
+
+struct expected {
+    corepool_pool_t pool;
+    uint64_t count;
+};
+
+static bool is_idle(void *arg)
+{
+    const struct expected *expected = arg;
+    corepool_stats_t stats = stats_of(expected->pool);
+    return stats.idle == expected->count && stats.opening + stats.closing + stats.leased == 0;
+}
+
+bool eventually_idle(corepool_pool_t pool, uint64_t idle)
+{
+    return eventually(is_idle, &(struct expected){pool, idle});
+}
+
+static bool is_terminated(void *arg)
+{
+    const struct expected *expected = arg;
+    return stats_of(expected->pool).terminated >= expected->count;
+}
+
+bool eventually_terminated(corepool_pool_t pool, uint64_t count)
+{
+    return eventually(is_terminated, &(struct expected){pool, count});
+}
+
+bool on_shard(struct fixture *fixture, unsigned shard, void (*fn)(corepool_shard_t *, void *), void *arg)
+{
+    struct timespec deadline;
+    clock_gettime(CLOCK_REALTIME, &deadline);
+    deadline.tv_sec += PATIENCE_MS / 1000;
+    cr_assert_eq(corepool_shard_post(fixture->runtime, shard, fn, arg), COREPOOL_OK);
+    return sem_timedwait(&done, &deadline) == 0;
+}
+
+void fixture_done(void)
+{
+    sem_post(&done);
+}
