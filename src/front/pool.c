@@ -60,6 +60,8 @@ int cp_pool_check_handle(corepool_pool_t pool)
 {
     if (!pool.impl)
         return cp_fail(COREPOOL_EINVAL, "pool: the zero value is no pool");
+    if (cp_thread_is_forked())
+        return cp_fail(COREPOOL_EFORKED, "the runtime belongs to the parent process");
     if (pool.shard < COREPOOL_SHARD_LOCAL || (pool.shard >= 0 && (unsigned)pool.shard >= pool.impl->runtime->shards))
         return cp_fail(COREPOOL_EINVAL, "pool.shard: %d is no shard", (int)pool.shard);
     return COREPOOL_OK;
