@@ -60,7 +60,7 @@ build() {
     say "building ${directory#"$root/"}"
     {
         [ -f "$directory/build.ninja" ] || meson setup "$directory" "$root" "$@"
-    } >"$log" 2>&1 && ninja -C "$directory" >>"$log" 2>&1 && return 0
+    } >"$log" 2>&1 && ninja -C "$directory" >"$log" 2>&1 && return 0
     cat "$log" >&2
     return 1
 }

@@ -18,10 +18,8 @@ try() {
 
 cd "$include"
 for header in corepool.h corepool/*.h; do
-    for compiler in gcc clang; do
-        try $compiler -x c -std=gnu11
-        try $compiler -x c -std=gnu17
-    done
+    try gcc -x c -std=gnu11
+    try clang -x c -std=gnu17
     try g++ -x c++ -std=gnu++11
     try clang++ -x c++ -std=gnu++17
 done
