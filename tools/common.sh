@@ -50,17 +50,22 @@ install_missing() {
     fi
 }
 
-# build DIRECTORY [MESON-OPTION…]: configures it the first time, compiles what has changed. The log is shown
-# only when that fails.
-build() {
-    local directory=$1 log
+# configure DIRECTORY [MESON-OPTION…]: unless it is configured just so.
+configure() {
+    local directory=$1 again=()
     shift
-    mkdir -p "$directory"
-    log=$directory/tools.log
-    say "building ${directory#"$root/"}"
-    {
-        [ -f "$directory/build.ninja" ] || meson setup "$directory" "$root" "$@"
-    } >"$log" 2>&1 && ninja -C "$directory" >"$log" 2>&1 && return 0
+    [ ! -f "$directory/build.ninja" ] || again=(--reconfigure)
+    [ "$(cat "$directory/tools.options" 2>/dev/null)" = "configured: $*" ] && [ ${#again[@]} -gt 0 ] && return 0
+    meson setup "${again[@]}" "$@" "$directory" "$root" && echo "configured: $*" >"$directory/tools.options"
+}
+
+# build DIRECTORY [MESON-OPTION…]: configures where that is needed, compiles what has changed. The log is shown only
+# when that fails.
+build() {
+    local log=$1/tools.log
+    mkdir -p "$1"
+    say "building ${1#"$root/"}"
+    configure "$@" >"$log" 2>&1 && ninja -C "$1" >"$log" 2>&1 && return 0
     cat "$log" >&2
     return 1
 }
