@@ -113,6 +113,16 @@ void caller_expect(struct caller *caller, int status)
     cr_expect_eq(caller->ended, COREPOOL_OK);
 }
 
+void outcome_note(int status, const corepool_lease_t *lease, void *arg)
+{
+    struct outcome *outcome = arg;
+    outcome->status = status;
+    outcome->lease = lease ? *lease : (corepool_lease_t){0};
+    outcome->on = corepool_shard_current();
+    snprintf(outcome->detail, sizeof outcome->detail, "%s", corepool_error_detail());
+    atomic_fetch_add(&outcome->called, 1);
+}
+
 corepool_pool_t laws_start_one(const corepool_class_t *cls, struct laws_count *count, unsigned size,
                                unsigned flags)
 {

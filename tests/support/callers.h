@@ -33,6 +33,17 @@ void caller_start(struct caller *caller);
 /* Waits for its end; the test fails if its checkout ended otherwise. */
 void caller_expect(struct caller *caller, int status);
 
+/* What an asynchronous checkout came to. outcome_note is its callback, with the outcome as argument. */
+struct outcome {
+    _Atomic unsigned called;
+    int status;
+    corepool_lease_t lease;
+    char detail[256];
+    corepool_shard_t *on; /* the shard that it ran on, if any */
+};
+
+void outcome_note(int status, const corepool_lease_t *lease, void *outcome);
+
 /* A runtime with one shard, the test on its CPU, and a pool there: it is certain where each call goes. Failing
  * inits are retried soon. */
 corepool_pool_t laws_start_one(const corepool_class_t *cls, struct laws_count *count, unsigned size,
