@@ -194,8 +194,8 @@ Test(checkout, a_second_checkin_also_of_a_copy_is_stale_and_harms_nothing)
     corepool_pool_t pool = start_one(&laws_class, &count, 1);
     corepool_lease_t lease = laws_take(pool), copy = lease, zero = {0};
     check_in(&lease);
-    cr_expect_eq(corepool_checkin(&lease), COREPOOL_EINVAL);
-    cr_expect_eq(corepool_checkin(&zero), COREPOOL_EINVAL);
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_ESTALE);
+    cr_expect_eq(corepool_checkin(&zero), COREPOOL_ESTALE);
     cr_expect_eq(corepool_checkin(NULL), COREPOOL_EINVAL);
     cr_expect_eq(corepool_checkin(&copy), COREPOOL_ESTALE);
     laws_expect_detail("ended before");

@@ -38,7 +38,9 @@ COREPOOL_PUBLIC int corepool_checkout(corepool_pool_t pool, const corepool_check
                                       corepool_lease_t *lease);
 
 /* The same without waiting: COREPOOL_EEMPTY when none is idle on the caller's shard (nothing is opened for
- * it). options->timeout_ms is not looked at. Never blocks; allowed on a shard's thread. */
+ * it), or when that shelf is out of the caller's reach: on a CPU that no shard stands for, or with a handle for
+ * another shard. COREPOOL_ENOTSUP for a pool with COREPOOL_POOL_MANAGED, which has no shelf. Never blocks; allowed on a
+ * shard's thread. */
 COREPOOL_PUBLIC int corepool_checkout_try(corepool_pool_t pool, const corepool_checkout_options_t *options,
                                           corepool_lease_t *lease);
 
@@ -55,7 +57,8 @@ typedef struct corepool_request {
 /* Asks for a worker and returns. Thread: a shard, or a thread whose loop is attached; the callback runs on that
  * same thread. When a worker is idle (or the checkout fails at once after this call accepted it) the callback
  * runs before this call returns; else from the loop, once, within options->timeout_ms. request may be NULL.
- * Returns COREPOOL_OK: the callback ran or will run; COREPOOL_ETHREAD on any other thread, COREPOOL_EINVAL,
+ * Returns COREPOOL_OK: the callback ran or will run; COREPOOL_ETHREAD on any other thread, COREPOOL_EINVAL (also for a
+ * pool of another runtime than the loop's),
  * COREPOOL_ECLOSED, COREPOOL_ENOMEM: the callback will not run. */
 COREPOOL_PUBLIC int corepool_checkout_async(corepool_pool_t pool, const corepool_checkout_options_t *options,
                                             corepool_checkout_cb cb, void *arg, corepool_request_t *request);
@@ -66,7 +69,7 @@ COREPOOL_PUBLIC int corepool_checkout_async(corepool_pool_t pool, const corepool
 COREPOOL_PUBLIC int corepool_request_cancel(corepool_request_t request);
 
 /* Ends the lease; the worker is idle again, or goes to the request that waits longest. Zeroes *lease. Never blocks.
- * COREPOOL_OK; COREPOOL_ESTALE (ended before); COREPOOL_EINVAL (NULL, or never a lease). */
+ * COREPOOL_OK; COREPOOL_ESTALE (ended before, reclaimed, or zero); COREPOOL_EINVAL (NULL). */
 COREPOOL_PUBLIC int corepool_checkin(corepool_lease_t *lease);
 
 /* Ends the lease and has the worker terminated and replaced: corepool_checkin_remove with reason REMOVED, when the
@@ -85,8 +88,9 @@ COREPOOL_PUBLIC int corepool_loop_attach(corepool_runtime_t *runtime, uv_loop_t 
                                          corepool_attachment_t **attachment);
 
 /* Detaches: requests that still wait are cancelled, each callback running before this returns; grants on their
- * way are given back. The loop must run once more to free the attachment. Thread: the one that attached. To be
- * called before corepool_runtime_destroy. NULL is allowed. */
+ * way are given back. The loop must run once more to close the attachment's handles, before
+ * corepool_runtime_destroy, which else returns COREPOOL_EBUSY. Thread: the one that attached; not from a worker class's
+ * callback. NULL is allowed. A thread that ends without it loses what it waited for, untold. */
 COREPOOL_PUBLIC void corepool_loop_detach(corepool_attachment_t *attachment);
 
 #ifdef __cplusplus

@@ -35,9 +35,9 @@ typedef enum corepool_pin {
     COREPOOL_PIN_NONE,         /* no shard is pinned; all on the portable shelf. Implied by `synthetic` */
 } corepool_pin_t;
 
-/* Runs on a shard's thread, once at start before any other work there, once at stop after its last pool is
+/* Runs on a shard's thread, once at start when all shards' loops are up, once at stop after its last pool is
  * gone. Handles that on_start opened on the loop are to be closed in on_stop (uv_close); what is left open
- * is closed by the runtime without a callback. */
+ * is closed by the runtime without a callback. Signals are blocked on the shards' threads. */
 typedef void (*corepool_shard_cb)(corepool_shard_t *shard, void *arg);
 
 /* Zero means the default in every field. */
@@ -71,7 +71,8 @@ COREPOOL_PUBLIC int corepool_runtime_start(const corepool_runtime_options_t *opt
 COREPOOL_PUBLIC int corepool_runtime_stop(corepool_runtime_t *runtime, int64_t timeout_ms);
 
 /* Frees a stopped runtime; pool handles, leases and requests of it must not be used afterwards. NULL is
- * allowed. Returns COREPOOL_EBUSY and does nothing when it is not stopped. */
+ * allowed. Returns COREPOOL_EBUSY and does nothing when it is not stopped, or when an attached loop has not been detached
+ * and run since. */
 COREPOOL_PUBLIC int corepool_runtime_destroy(corepool_runtime_t *runtime);
 
 /* The number of shards. Thread: any. */

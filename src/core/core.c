@@ -76,6 +76,7 @@ void cp_core_doom(struct cp_core *core, cp_slot *slot, uint8_t reason)
 {
     cp_assert(slot->phase == CP_LIVE && cp_list_is_empty(&slot->link));
     slot->doom = reason;
+    atomic_store_explicit(&slot->item.doomed, 1, memory_order_relaxed); /* and is so already when it is evicted, too */
     cp_list_push_back(&core->doomed_slots, &slot->link);
     core->doomed++;
 }
@@ -145,6 +146,9 @@ void cp_core_open_failed(struct cp_core *core, cp_slot *slot, int64_t now_ns)
     ADD(core->opening, -1u);
     ADD(core->open_failures, 1);
     vacate(core, slot);
+    if (slot->round != core->round) /* began before the last failure: tells nothing new */
+        return;
+    core->round++;
     core->failures++;
     core->open_not_before = now_ns + backoff(core);
 }
@@ -210,6 +214,7 @@ static void open_next(struct cp_core *core, struct cp_action *action)
     cp_slot *slot = first_slot(&core->vacant_slots);
     cp_list_unlink(&slot->link);
     slot->phase = CP_OPENING;
+    slot->round = core->round;
     ADD(core->vacant, -1u);
     ADD(core->opening, 1);
     ADD(core->opens, 1);

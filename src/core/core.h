@@ -39,7 +39,8 @@ struct cp_core {
     bool closed;
     bool done;           /* CP_DO_FINISH was returned */
     uint8_t close_reason;
-    uint32_t failures;   /* failed opens in a row */
+    uint32_t failures;   /* failed rounds of opens in a row */
+    uint32_t round;      /* opens that begin between two failures are one round */
     int64_t open_not_before;
     uint64_t random;
 };

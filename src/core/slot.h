@@ -39,7 +39,9 @@ struct corepool_worker {
     struct cp_list link;                   /* in one of the core's lists, by phase */
     void *context;                         /* the class's, while opening */
     void *job;                             /* shard/worker.c's, for classes that block */
+    uint32_t round;                        /* of the core's opens, in which this one began */
     uint8_t phase;                         /* enum cp_phase */
+    bool counted;                          /* by the check that is under way */
     bool explained;                        /* this init has said why it fails */
     uint8_t doom;                          /* corepool_reason_t that item.doomed stands for */
 } cp_line_aligned;

@@ -2,7 +2,8 @@
  *
  * One object per waiting checkout, cached per loop. States: spare → waiting (in loop->requests, its outcome PENDING) →
  * decided by the manager (grant or close: a message brings it home), by its timer, or by a cancel → spare. All on the
- * loop's thread but on_notify, which runs where the manager is. */
+ * loop's thread but on_notify, which runs where the manager is. Objects and attachments stay what they are until the
+ * runtime is destroyed, so that a handle kept too long is stale and a manager that is late finds its request. */
 #include <stdlib.h>
 
 #include "base/error.h"
@@ -20,21 +21,18 @@ struct async {
     bool waiting;              /* its callback has not run */
     uv_timer_t timer;          /* data: the loop */
     struct cp_list link;       /* in loop->requests or loop->spare */
+    struct cp_list made;       /* in loop->made */
 };
 
 struct corepool_attachment {
     struct cp_loop loop;
-    struct corepool_runtime *runtime;
-    struct cp_list link;
-    bool closed; /* under the runtime's lock: its handles are gone, or its thread is */
+    struct cp_list link; /* in the runtime's list of all */
+    /* Under the runtime's lock. */
+    bool closed;         /* its handles are gone: may be used again */
+    bool abandoned;      /* its thread ended without detaching: a dead loop may still point to it */
 };
 
 /* --- objects --------------------------------------------------------------------------------------------------------- */
-
-static void free_async(struct cp_request *request)
-{
-    free(cp_container(request, struct async, request));
-}
 
 static void hold_loop(struct cp_loop *loop)
 {
@@ -48,11 +46,31 @@ static void let_loop_end(struct cp_loop *loop)
         uv_unref((uv_handle_t *)&loop->wake);
 }
 
-static void close_spare(struct cp_loop *loop);
+static void close_made(struct cp_loop *loop);
+
+static void open_timer(struct async *async)
+{
+    uv_timer_init(async->loop->uv, &async->timer); /* cannot fail */
+    async->timer.data = async->loop;
+    cp_loop_handle_opened(async->loop);
+}
+
+static struct async *make_async(struct cp_loop *loop)
+{
+    struct async *async = calloc(1, sizeof *async);
+    if (!async)
+        return NULL;
+    loop->close_made = close_made;
+    async->loop = loop;
+    cp_list_init(&async->request.link);
+    cp_list_init(&async->link);
+    cp_list_push_back(&loop->made, &async->made);
+    open_timer(async);
+    return async;
+}
 
 static struct async *take_async(struct cp_loop *loop)
 {
-    loop->close_spare = close_spare;
     for (struct cp_list *at = loop->spare.next; at != &loop->spare; at = at->next) {
         struct async *spare = cp_container(at, struct async, link);
         if (atomic_load(&spare->request.life) == CP_LIFE_FREE) {
@@ -60,35 +78,25 @@ static struct async *take_async(struct cp_loop *loop)
             return spare;
         }
     }
-    struct async *async = calloc(1, sizeof *async);
-    if (!async)
-        return NULL;
-    async->loop = loop;
-    async->request.free = free_async;
-    cp_list_init(&async->request.link);
-    cp_list_init(&async->link);
-    uv_timer_init(loop->uv, &async->timer); /* cannot fail */
-    async->timer.data = loop;
-    cp_loop_handle_opened(loop);
-    return async;
+    return make_async(loop);
 }
 
 /* Ends its use: from here on a handle to it is stale, and its callback may start another. */
 static void retire(struct async *async)
 {
-    uv_timer_stop(&async->timer);
     async->waiting = false;
     async->generation++;
     cp_list_unlink(&async->link);
     cp_list_push_front(&async->loop->spare, &async->link);
-    let_loop_end(async->loop);
 }
 
 static void finish(struct async *async, int status, const corepool_lease_t *lease)
 {
     corepool_checkout_cb cb = async->cb;
     void *arg = async->arg;
+    uv_timer_stop(&async->timer);
     retire(async);
+    let_loop_end(async->loop);
     cb(status, status == COREPOOL_OK ? lease : NULL, arg);
 }
 
@@ -111,6 +119,8 @@ static int post(struct async *async)
     return cp_fail(COREPOOL_ECLOSED, "the pool is closed");
 }
 
+static void start_timer(struct async *async);
+
 /* The same checkout tries the next worker: OK with a lease, PENDING when it waits (again), or an error. */
 static int try_next(struct async *async, corepool_lease_t *lease)
 {
@@ -121,13 +131,25 @@ static int try_next(struct async *async, corepool_lease_t *lease)
         enum cp_shelf_outcome outcome = cp_checkout_take(checkout, &slot);
         if (outcome != CP_SHELF_DONE) {
             int status = outcome == CP_SHELF_EMPTY ? post(async) : cp_fail(COREPOOL_ECLOSED, "the pool is closed");
-            return status == COREPOOL_OK ? COREPOOL_PENDING : status;
+            if (status != COREPOOL_OK)
+                return status;
+            start_timer(async); /* it may have fired while the first grant was on its way */
+            return COREPOOL_PENDING;
         }
         cp_checkout_lease(slot, checkout->self, lease);
         int status = cp_checkout_validate(checkout, lease);
         if (status != COREPOOL_REMOVE)
             return status;
     }
+}
+
+/* A grant that nobody is told of. Its end is counted on this thread, and so is its begin, unless the end of the thread
+ * that asked for it came first. */
+static void give_back(cp_slot *slot, uint64_t stamp)
+{
+    corepool_lease_t lease = {.worker = slot, .generation = stamp};
+    atomic_store(&slot->holder, cp_self);
+    cp_self->taken += cp_lease_end(&lease, cp_self, COREPOOL_REASON_NONE) == COREPOOL_OK;
 }
 
 /* The manager has decided. */
@@ -144,10 +166,8 @@ static void complete(struct async *async)
             finish(async, cp_fail(COREPOOL_ECLOSED, "the pool is closed"), NULL);
         return;
     }
-    if (!async->waiting) { /* detached meanwhile: nobody is told, the worker goes back */
-        lease = (corepool_lease_t){.worker = slot, .generation = stamp};
-        async->checkout.self->taken++;
-        cp_lease_end(&lease, async->checkout.self, COREPOOL_REASON_NONE);
+    if (!async->waiting) { /* detached meanwhile */
+        give_back(slot, stamp);
         return;
     }
     int status = cp_checkout_granted(&async->checkout, slot, stamp, &lease);
@@ -173,16 +193,10 @@ static void on_notify(struct cp_request *request)
     async->decided.deliver = deliver_decided;
     if (cp_loop_send(async->loop, &async->decided))
         return;
-    if (atomic_load(&request->outcome) == CP_GRANTED) {
-        corepool_lease_t lease = {.worker = request->slot, .generation = request->stamp};
-        atomic_store(&lease.worker->holder, cp_self); /* its end is counted here, as its begin is */
-        cp_self->taken++;
-        cp_lease_end(&lease, cp_self, COREPOOL_REASON_NONE);
-    }
-    cp_request_release(request);
+    if (atomic_load(&request->outcome) == CP_GRANTED)
+        give_back(request->slot, request->stamp);
+    cp_request_release(request); /* never an orphan: it stays with its loop */
 }
-
-static void start_timer(struct async *async);
 
 /* libuv's idea of now may be old when a timer is started, so it may fire early: the deadline decides. */
 static void on_timer(uv_timer_t *timer)
@@ -247,6 +261,8 @@ int corepool_checkout_async(corepool_pool_t pool, const corepool_checkout_option
     struct cp_loop *loop = checkout.self->loop;
     if (!loop)
         return cp_fail(COREPOOL_ETHREAD, "this thread is no shard and has no loop attached: see corepool_loop_attach");
+    if (loop->runtime != pool.impl->runtime)
+        return cp_fail(COREPOOL_EINVAL, "pool: of another runtime than the one that this loop belongs to");
     do {
         enum cp_shelf_outcome outcome = cp_checkout_take(&checkout, &slot);
         if (outcome == CP_SHELF_CLOSED_NOW)
@@ -281,6 +297,36 @@ int corepool_request_cancel(corepool_request_t request)
 
 /* --- attach and detach ------------------------------------------------------------------------------------------------------- */
 
+/* One that was detached and is as good as new, or a new one. */
+static struct corepool_attachment *take_attachment(struct corepool_runtime *runtime)
+{
+    struct corepool_attachment *attachment = NULL;
+    pthread_mutex_lock(&runtime->lock);
+    for (struct cp_list *at = runtime->attachments.next; at != &runtime->attachments && !attachment; at = at->next) {
+        struct corepool_attachment *candidate = cp_container(at, struct corepool_attachment, link);
+        if (candidate->closed && !candidate->abandoned)
+            attachment = candidate;
+    }
+    if (!attachment && (attachment = calloc(1, sizeof *attachment))) {
+        cp_loop_init(&attachment->loop);
+        attachment->loop.runtime = runtime;
+        cp_list_push_back(&runtime->attachments, &attachment->link);
+    }
+    if (attachment)
+        attachment->closed = false;
+    pthread_mutex_unlock(&runtime->lock);
+    return attachment;
+}
+
+static void set_closed(struct corepool_attachment *attachment, bool abandoned)
+{
+    struct corepool_runtime *runtime = attachment->loop.runtime;
+    pthread_mutex_lock(&runtime->lock);
+    attachment->closed = true;
+    attachment->abandoned = abandoned;
+    pthread_mutex_unlock(&runtime->lock);
+}
+
 int corepool_loop_attach(corepool_runtime_t *runtime, uv_loop_t *loop, corepool_attachment_t **out)
 {
     int code = COREPOOL_OK;
@@ -293,62 +339,47 @@ int corepool_loop_attach(corepool_runtime_t *runtime, uv_loop_t *loop, corepool_
     if (self->loop)
         return cp_fail(COREPOOL_ETHREAD, self->shard ? "a shard's loop needs no attaching"
                                                      : "this thread has a loop attached already");
-    struct corepool_attachment *attachment = calloc(1, sizeof *attachment);
+    struct corepool_attachment *attachment = take_attachment(runtime);
     if (!attachment)
         return cp_fail(COREPOOL_ENOMEM, "no memory to attach a loop");
     code = cp_loop_open(&attachment->loop, loop, self);
     if (code != COREPOOL_OK) {
-        free(attachment);
+        set_closed(attachment, false);
         return code;
     }
-    attachment->runtime = runtime;
+    for (struct cp_list *at = attachment->loop.made.next; at != &attachment->loop.made; at = at->next)
+        open_timer(cp_container(at, struct async, made));
     self->loop = &attachment->loop;
-    pthread_mutex_lock(&runtime->lock);
-    cp_list_push_back(&runtime->attachments, &attachment->link);
-    pthread_mutex_unlock(&runtime->lock);
     *out = attachment;
     return COREPOOL_OK;
 }
 
-/* The last handle is closed. Managers may still look at the loop while they hold one of its requests, so its memory
- * goes with the runtime. */
 static void on_loop_closed(struct cp_loop *loop)
 {
-    struct corepool_attachment *attachment = cp_container(loop, struct corepool_attachment, loop);
-    pthread_mutex_lock(&attachment->runtime->lock);
-    attachment->closed = true;
-    pthread_mutex_unlock(&attachment->runtime->lock);
+    set_closed(cp_container(loop, struct corepool_attachment, loop), false);
 }
 
-static void on_timer_closed(uv_handle_t *handle)
+static void close_made(struct cp_loop *loop)
 {
-    struct async *async = cp_container(handle, struct async, timer);
-    cp_loop_handle_closed(handle);
-    cp_request_disown(&async->request);
+    for (struct cp_list *at = loop->made.next; at != &loop->made; at = at->next)
+        uv_close((uv_handle_t *)&cp_container(at, struct async, made)->timer, cp_loop_handle_closed);
 }
 
-static void close_spare(struct cp_loop *loop)
-{
-    while (!cp_list_is_empty(&loop->spare)) {
-        struct async *async = cp_container(loop->spare.next, struct async, link);
-        cp_list_unlink(&async->link);
-        uv_close((uv_handle_t *)&async->timer, on_timer_closed);
-    }
-}
-
-/* Ends every request that waits; `tell`: with its callback. One that the manager has decided meanwhile is no longer
- * waiting when its message comes. */
-static void cancel_all(struct cp_loop *loop, bool tell)
+/* Ends every request that waits. One that the manager has decided meanwhile is no longer waiting when its message
+ * comes: then its worker goes back. */
+static void cancel_all(struct cp_loop *loop, void (*end)(struct async *))
 {
     while (!cp_list_is_empty(&loop->requests)) {
         struct async *async = cp_container(loop->requests.next, struct async, link);
         if (cp_request_decide(&async->request, CP_CANCELLED))
             cp_slice_give_up(&async->request);
-        if (tell)
-            finish(async, cp_fail(COREPOOL_ECANCELED, "the loop was detached"), NULL);
-        else
-            retire(async);
+        end(async);
     }
+}
+
+static void finish_detached(struct async *async)
+{
+    finish(async, cp_fail(COREPOOL_ECANCELED, "the loop was detached"), NULL);
 }
 
 void corepool_loop_detach(corepool_attachment_t *attachment)
@@ -356,7 +387,7 @@ void corepool_loop_detach(corepool_attachment_t *attachment)
     if (!attachment || !cp_self || cp_self->loop != &attachment->loop)
         return;
     cp_self->loop = NULL; /* callbacks that ask again are refused */
-    cancel_all(&attachment->loop, true);
+    cancel_all(&attachment->loop, finish_detached);
     cp_self->loop = &attachment->loop; /* messages that are in the box still come home */
     cp_loop_close(&attachment->loop, on_loop_closed);
     cp_self->loop = NULL;
@@ -367,23 +398,38 @@ void cp_async_thread_ended(struct cp_thread *thread)
     struct cp_loop *loop = thread->loop;
     if (!loop || thread->shard)
         return;
-    cancel_all(loop, false);
+    cancel_all(loop, retire);
     cp_loop_abandon(loop);
     thread->loop = NULL;
+    set_closed(cp_container(loop, struct corepool_attachment, loop), true);
+}
+
+bool cp_attachments_open(const struct corepool_runtime *runtime)
+{
+    for (struct cp_list *at = runtime->attachments.next; at != &runtime->attachments; at = at->next)
+        if (!cp_container(at, struct corepool_attachment, link)->closed)
+            return true;
+    return false;
+}
+
+static void free_made(struct cp_loop *loop)
+{
+    while (loop->made.next && !cp_list_is_empty(&loop->made)) { /* a shard that never started has no list */
+        struct async *async = cp_container(loop->made.next, struct async, made);
+        cp_list_unlink(&async->made);
+        free(async);
+    }
 }
 
 void cp_attachments_free(struct corepool_runtime *runtime)
 {
+    for (unsigned i = 0; i < runtime->shards; i++)
+        free_made(&runtime->shard[i].loop);
     while (!cp_list_is_empty(&runtime->attachments)) {
         struct corepool_attachment *attachment =
             cp_container(runtime->attachments.next, struct corepool_attachment, link);
         cp_list_unlink(&attachment->link);
-        /* An abandoned loop's objects: its thread ended without detaching. */
-        while (!cp_list_is_empty(&attachment->loop.spare)) {
-            struct async *async = cp_container(attachment->loop.spare.next, struct async, link);
-            cp_list_unlink(&async->link);
-            cp_request_disown(&async->request);
-        }
+        free_made(&attachment->loop);
         free(attachment);
     }
 }

@@ -94,8 +94,10 @@ int cp_lease_end(corepool_lease_t *lease, struct cp_thread *self, corepool_reaso
 static int check_lease(const corepool_lease_t *lease, struct cp_thread **self)
 {
     int code;
-    if (cp_unlikely(!lease || !lease->worker))
-        return cp_fail(COREPOOL_EINVAL, "lease: NULL, or never filled by a checkout");
+    if (cp_unlikely(!lease))
+        return cp_fail(COREPOOL_EINVAL, "lease: NULL");
+    if (cp_unlikely(!lease->worker))
+        return cp_fail(COREPOOL_ESTALE, "the lease is zero: ended before, or never filled by a checkout");
     *self = cp_thread_self(&code);
     return cp_likely(*self != NULL) ? COREPOOL_OK : code;
 }
@@ -452,7 +454,7 @@ int corepool_checkout_try(corepool_pool_t pool, const corepool_checkout_options_
     int status = begin_anywhere(&checkout, pool, options, lease);
     if (status != COREPOOL_OK)
         return status;
-    if (pool.impl->managed)
+    if (atomic_load_explicit(&cp_slice_for(pool)->shelf.flags, memory_order_relaxed) & CP_SHELF_MANAGED)
         return cp_fail(COREPOOL_ENOTSUP, "a managed pool has no shelf to try: every checkout asks its manager");
     do {
         enum cp_shelf_outcome outcome = cp_checkout_take(&checkout, &slot);

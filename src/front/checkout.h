@@ -26,7 +26,7 @@ static inline struct cp_slice *cp_slice_here(struct corepool_pool_impl *impl)
 static inline struct cp_slice *cp_slice_for(corepool_pool_t pool)
 {
     struct corepool_pool_impl *impl = pool.impl;
-    return pool.shard >= 0 ? impl->by_shard[pool.shard] : cp_slice_here(impl);
+    return pool.shard >= 0 ? atomic_load_explicit(&impl->by_shard[pool.shard], memory_order_relaxed) : cp_slice_here(impl);
 }
 
 /* Takes an idle worker without waiting: DONE with *slot, which the caller owns and no one knows of yet; EMPTY: it has to

@@ -47,10 +47,8 @@ int corepool_pool_leases(corepool_pool_t pool, void (*fn)(const corepool_lease_i
     pthread_mutex_lock(&pool.impl->runtime->lock);
     if (!cp_pool_is_known(pool))
         status = cp_fail(COREPOOL_ECLOSED, "the pool is closed");
-    else if (pool.shard >= 0)
-        visit_slice(pool.impl->by_shard[pool.shard], &visit);
     else
-        cp_pool_each_slice(pool.impl, visit_slice, &visit);
+        cp_pool_each_slice_of(pool, visit_slice, &visit);
     pthread_mutex_unlock(&pool.impl->runtime->lock);
     return status < 0 ? status : visit.leases;
 }
@@ -151,10 +149,8 @@ int corepool_pool_stats(corepool_pool_t pool, corepool_stats_t *stats)
     pthread_mutex_lock(&pool.impl->runtime->lock);
     if (!cp_pool_is_known(pool))
         status = cp_fail(COREPOOL_ECLOSED, "the pool is closed");
-    else if (pool.shard >= 0)
-        add_slice(pool.impl->by_shard[pool.shard], &sum);
     else
-        cp_pool_each_slice(pool.impl, add_slice, &sum);
+        cp_pool_each_slice_of(pool, add_slice, &sum);
     pthread_mutex_unlock(&pool.impl->runtime->lock);
     if (status != COREPOOL_OK)
         return status;

@@ -79,15 +79,14 @@ static uint32_t quota_of(unsigned shard, unsigned shards, unsigned size)
 }
 
 /* The slice that serves a shard's callers: its own, else the nearest shard's that has one. */
-static struct cp_slice *serving(const struct corepool_runtime *runtime, struct cp_slice *const *own, unsigned shard,
-                                unsigned *order)
+static struct cp_slice *serving(const struct corepool_pool_impl *impl, unsigned shard, unsigned *order)
 {
-    if (own[shard])
-        return own[shard];
-    corepool_topology_neighbours(runtime->topology, shard, order);
-    for (unsigned i = 0; i + 1 < runtime->shards; i++)
-        if (own[order[i]])
-            return own[order[i]];
+    if (impl->own[shard])
+        return impl->own[shard];
+    corepool_topology_neighbours(impl->runtime->topology, shard, order);
+    for (unsigned i = 0; i + 1 < impl->runtime->shards; i++)
+        if (impl->own[order[i]])
+            return impl->own[order[i]];
     return NULL;
 }
 
@@ -122,6 +121,13 @@ static int close_on_shard(struct corepool_shard *shard, void *arg)
     return COREPOOL_OK;
 }
 
+void cp_pool_free(struct corepool_pool_impl *impl)
+{
+    free(impl->by_shard);
+    free(impl->own);
+    free(impl);
+}
+
 /* The memory behind a handle: a spare one, or new. */
 static struct corepool_pool_impl *take_impl(struct corepool_runtime *runtime)
 {
@@ -145,8 +151,9 @@ static struct corepool_pool_impl *take_impl(struct corepool_runtime *runtime)
     impl->cpus = cpus;
     impl->local = COREPOOL_SHARD_LOCAL;
     impl->by_shard = calloc(runtime->shards, sizeof *impl->by_shard);
-    if (!impl->by_shard) {
-        free(impl);
+    impl->own = calloc(runtime->shards, sizeof *impl->own);
+    if (!impl->by_shard || !impl->own) {
+        cp_pool_free(impl);
         return NULL;
     }
     return impl;
@@ -159,7 +166,7 @@ static void give_impl(struct corepool_pool_impl *impl)
     pthread_mutex_unlock(&impl->runtime->lock);
 }
 
-/* Fills by_shard with each shard's own slice, NULL where the quota is 0. */
+/* Fills `own`; no slice where the quota is 0. */
 static int open_slices(struct corepool_pool_impl *impl, const struct cp_slice_config *base, unsigned size)
 {
     struct corepool_runtime *runtime = impl->runtime;
@@ -170,37 +177,33 @@ static int open_slices(struct corepool_pool_impl *impl, const struct cp_slice_co
         opening.config.core.seed = (uint64_t)cp_now_ns() + i * UINT64_C(0x9E3779B97F4A7C15);
         opening.config.portable = runtime->shelf == COREPOOL_SHELF_PORTABLE || size < runtime->shards ||
                                   !shard->single_cpu || !shard->pinned;
-        impl->by_shard[i] = NULL;
         if (opening.config.core.quota == 0)
             continue;
         int status = cp_shard_call(&runtime->shard[i], open_on_shard, &opening);
-        impl->by_shard[i] = opening.slice;
         if (status < 0)
             return status;
         pthread_mutex_lock(&runtime->lock);
+        impl->own[i] = opening.slice;
         impl->slices_left++;
         pthread_mutex_unlock(&runtime->lock);
     }
     return COREPOOL_OK;
 }
 
-/* Fills the tables that callers look up. `own` is by_shard as open_slices left it. */
+/* Fills the tables that callers look up. Their entries are never taken back, only replaced when the pool is another. */
 static int fill_tables(struct corepool_pool_impl *impl)
 {
     struct corepool_runtime *runtime = impl->runtime;
-    struct cp_slice **own = calloc(runtime->shards, sizeof(struct cp_slice *));
     unsigned *order = calloc(runtime->shards, sizeof *order);
-    if (own && order) {
-        memcpy(own, impl->by_shard, runtime->shards * sizeof *own);
-        for (unsigned i = 0; i < runtime->shards; i++)
-            impl->by_shard[i] = serving(runtime, own, i, order);
-        for (uint32_t cpu = 0; cpu < impl->cpus; cpu++)
-            atomic_store(&impl->by_cpu[cpu], impl->by_shard[corepool_topology_shard_of(runtime->topology, cpu)]);
-    }
-    bool ok = own && order;
-    free(own);
+    if (!order)
+        return cp_fail(COREPOOL_ENOMEM, "no memory to open a pool");
+    for (unsigned i = 0; i < runtime->shards; i++)
+        atomic_store(&impl->by_shard[i], serving(impl, i, order));
+    for (uint32_t cpu = 0; cpu < impl->cpus; cpu++)
+        atomic_store(&impl->by_cpu[cpu],
+                     atomic_load(&impl->by_shard[corepool_topology_shard_of(runtime->topology, cpu)]));
     free(order);
-    return ok ? COREPOOL_OK : cp_fail(COREPOOL_ENOMEM, "no memory to open a pool");
+    return COREPOOL_OK;
 }
 
 static void undo_open(struct corepool_pool_impl *impl)
@@ -208,12 +211,12 @@ static void undo_open(struct corepool_pool_impl *impl)
     struct corepool_runtime *runtime = impl->runtime;
     char detail[256];
     snprintf(detail, sizeof detail, "%s", corepool_error_detail());
-    for (unsigned i = 0; i < runtime->shards; i++)
-        if (impl->by_shard[i] && impl->by_shard[i]->shard->index == i) /* not one that it borrows */
-            cp_shard_call(&runtime->shard[i], close_on_shard, impl->by_shard[i]);
+    for (unsigned i = 0; i < runtime->shards; i++) /* nobody else knows of them */
+        if (impl->own[i])
+            cp_shard_call(&runtime->shard[i], close_on_shard, impl->own[i]);
     pthread_mutex_lock(&runtime->lock);
     while (impl->slices_left)
-        pthread_cond_wait(&runtime->pool_gone, &runtime->lock);
+        pthread_cond_wait(&runtime->changed, &runtime->lock);
     pthread_mutex_unlock(&runtime->lock);
     cp_fail(COREPOOL_EOPEN, "%s", detail); /* the words again, for the caller; it has the code */
 }
@@ -225,14 +228,13 @@ static void describe(struct cp_slice_config *base, struct corepool_pool_impl *im
     int64_t most = options->backoff_max_ms ? options->backoff_max_ms : BACKOFF_MAX_DEFAULT_MS;
     snprintf(impl->name, sizeof impl->name, "%s", options->name ? options->name : cls->name);
     impl->cls = cls;
-    impl->managed = options->flags & COREPOOL_POOL_MANAGED;
     *base = (struct cp_slice_config){
         .cls = cls,
         .arg = arg,
         .name = impl->name,
         .fifo = options->flags & COREPOOL_POOL_FIFO,
         .core = {.lazy = options->flags & COREPOOL_POOL_LAZY,
-                 .managed = impl->managed,
+                 .managed = options->flags & COREPOOL_POOL_MANAGED,
                  .max_opening = options->max_opening ? options->max_opening : MAX_OPENING_DEFAULT,
                  .backoff_min_ns = least * CP_NS_PER_MS,
                  .backoff_max_ns = (most < least ? least : most) * CP_NS_PER_MS},
@@ -252,6 +254,7 @@ static int publish(struct corepool_pool_impl *impl, corepool_pool_t *pool)
     } else {
         cp_list_push_back(&runtime->pools, &impl->link);
         uint32_t generation = atomic_fetch_add(&impl->generation, 1) + 1;
+        impl->known = generation;
         *pool = (corepool_pool_t){.impl = impl, .generation = generation, .shard = COREPOOL_SHARD_LOCAL};
     }
     pthread_mutex_unlock(&runtime->lock);
@@ -269,6 +272,39 @@ static int check_open(corepool_runtime_t *runtime, const corepool_class_t *cls, 
     return status == COREPOOL_OK ? check_size(runtime, size, options->flags) : status;
 }
 
+/* While a call is under way the runtime does not stop under it. */
+static int begin_open(corepool_runtime_t *runtime)
+{
+    pthread_mutex_lock(&runtime->lock);
+    bool running = runtime->state == CP_RUNNING;
+    runtime->opening += running;
+    pthread_mutex_unlock(&runtime->lock);
+    return running ? COREPOOL_OK : cp_fail(COREPOOL_ECLOSED, "the runtime is stopping");
+}
+
+static void end_open(corepool_runtime_t *runtime)
+{
+    pthread_mutex_lock(&runtime->lock);
+    runtime->opening--;
+    pthread_cond_broadcast(&runtime->changed);
+    pthread_mutex_unlock(&runtime->lock);
+}
+
+static int open_pool(struct corepool_pool_impl *impl, const struct cp_slice_config *base, unsigned size,
+                     corepool_pool_t *pool)
+{
+    int status = open_slices(impl, base, size);
+    if (status == COREPOOL_OK)
+        status = fill_tables(impl);
+    if (status == COREPOOL_OK)
+        status = publish(impl, pool);
+    if (status != COREPOOL_OK) {
+        undo_open(impl);
+        give_impl(impl);
+    }
+    return status;
+}
+
 int corepool_pool_open(corepool_runtime_t *runtime, const corepool_class_t *cls, void *arg, unsigned size,
                        const corepool_pool_options_t *options, corepool_pool_t *pool)
 {
@@ -281,19 +317,17 @@ int corepool_pool_open(corepool_runtime_t *runtime, const corepool_class_t *cls,
     int status = check_open(runtime, cls, size, options);
     if (status != COREPOOL_OK)
         return status;
+    status = begin_open(runtime);
+    if (status != COREPOOL_OK)
+        return status;
     struct corepool_pool_impl *impl = take_impl(runtime);
-    if (!impl)
-        return cp_fail(COREPOOL_ENOMEM, "no memory for a pool");
-    describe(&base, impl, cls, arg, options);
-    status = open_slices(impl, &base, options->flags & COREPOOL_POOL_PER_SHARD ? size * runtime->shards : size);
-    if (status == COREPOOL_OK)
-        status = fill_tables(impl);
-    if (status == COREPOOL_OK)
-        status = publish(impl, pool);
-    if (status != COREPOOL_OK) {
-        undo_open(impl);
-        give_impl(impl);
+    if (impl) {
+        describe(&base, impl, cls, arg, options);
+        status = open_pool(impl, &base, options->flags & COREPOOL_POOL_PER_SHARD ? size * runtime->shards : size, pool);
+    } else {
+        status = cp_fail(COREPOOL_ENOMEM, "no memory for a pool");
     }
+    end_open(runtime);
     return status;
 }
 
@@ -305,13 +339,15 @@ static void on_slice_finished(struct cp_slice *slice, void *context)
     struct corepool_pool_impl *impl = context;
     struct corepool_runtime *runtime = impl->runtime;
     pthread_mutex_lock(&runtime->lock);
+    impl->own[slice->shard->index] = NULL;
     cp_slice_release(slice);
     if (--impl->slices_left == 0) {
+        impl->known = 0;
         if (!cp_list_is_empty(&impl->link)) { /* it had been published */
             cp_list_unlink(&impl->link);
             cp_list_push_back(&runtime->spare_pools, &impl->link);
         }
-        pthread_cond_broadcast(&runtime->pool_gone);
+        pthread_cond_broadcast(&runtime->changed);
     }
     pthread_mutex_unlock(&runtime->lock);
 }
@@ -332,8 +368,19 @@ static void close_slice(struct cp_slice *slice, void *arg)
 void cp_pool_each_slice(struct corepool_pool_impl *impl, void (*fn)(struct cp_slice *, void *), void *arg)
 {
     for (unsigned i = 0; i < impl->runtime->shards; i++)
-        if (impl->by_shard[i]->shard->index == i) /* not one that it borrows */
-            fn(impl->by_shard[i], arg);
+        if (impl->own[i])
+            fn(impl->own[i], arg);
+}
+
+void cp_pool_each_slice_of(corepool_pool_t pool, void (*fn)(struct cp_slice *, void *), void *arg)
+{
+    if (pool.shard < 0) {
+        cp_pool_each_slice(pool.impl, fn, arg);
+        return;
+    }
+    struct cp_slice *slice = atomic_load(&pool.impl->by_shard[pool.shard]);
+    if (pool.impl->own[slice->shard->index] == slice) /* else it has finished */
+        fn(slice, arg);
 }
 
 void cp_pool_begin_close(struct corepool_pool_impl *impl)
@@ -365,8 +412,8 @@ int corepool_pool_close(corepool_pool_t pool, int64_t timeout_ms)
     else if (cp_pool_is_open(pool))
         cp_pool_begin_close(impl);
     while (status == COREPOOL_OK && cp_pool_is_known(pool)) {
-        int error = deadline == CP_NEVER ? pthread_cond_wait(&runtime->pool_gone, &runtime->lock)
-                                         : pthread_cond_timedwait(&runtime->pool_gone, &runtime->lock, &until);
+        int error = deadline == CP_NEVER ? pthread_cond_wait(&runtime->changed, &runtime->lock)
+                                         : pthread_cond_timedwait(&runtime->changed, &runtime->lock, &until);
         if (error && cp_pool_is_known(pool)) {
             cp_pool_describe_leases(impl, text, sizeof text);
             status = cp_fail(COREPOOL_EBUSY, "still in use: %s", text);

@@ -135,21 +135,33 @@ static int start_shard(struct corepool_shard *shard, corepool_pin_t pin)
     return status;
 }
 
+static int run_on_start(struct corepool_shard *shard, void *arg)
+{
+    (void)arg;
+    shard->on_start(shard, shard->arg);
+    return COREPOOL_OK;
+}
+
+/* First every loop, then on_start on each: it may post to any. */
 static int start_shards(struct corepool_runtime *runtime, const corepool_runtime_options_t *options)
 {
     char detail[256];
-    for (unsigned i = 0; i < runtime->shards; i++) {
+    for (unsigned i = 0; i < runtime->shards; i++)
         describe_shard(runtime, options, i);
+    for (unsigned i = 0; i < runtime->shards; i++) {
         int status = start_shard(&runtime->shard[i], options->pin);
         if (status == COREPOOL_OK)
             continue;
         snprintf(detail, sizeof detail, "%s", corepool_error_detail());
         while (i-- > 0) {
+            runtime->shard[i].on_stop = NULL; /* its on_start has not run */
             cp_shard_stop(&runtime->shard[i]);
             cp_shard_finish(&runtime->shard[i]);
         }
         return cp_fail(status, "%s", detail);
     }
+    for (unsigned i = 0; options->on_start && i < runtime->shards; i++)
+        cp_shard_call(&runtime->shard[i], run_on_start, NULL); /* none has stopped */
     return COREPOOL_OK;
 }
 
@@ -159,7 +171,7 @@ static int init_locks(struct corepool_runtime *runtime)
     if (pthread_condattr_init(&attributes) != 0)
         return cp_fail(COREPOOL_ENOMEM, "no memory for a condition variable");
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC); /* a constant that is known to be valid */
-    int error = pthread_cond_init(&runtime->pool_gone, &attributes);
+    int error = pthread_cond_init(&runtime->changed, &attributes);
     pthread_condattr_destroy(&attributes);
     if (error || pthread_mutex_init(&runtime->lock, NULL) != 0)
         return cp_fail(COREPOOL_ENOMEM, "no memory for a lock");
@@ -230,15 +242,25 @@ int corepool_runtime_start(const corepool_runtime_options_t *options, corepool_r
 
 /* --- stop -------------------------------------------------------------------------------------------------------------- */
 
-/* Rung 2; under the lock. False: the deadline came first. */
-static bool wait_for_pools(struct corepool_runtime *runtime, int64_t deadline)
+static bool are_pools_gone(const struct corepool_runtime *runtime)
+{
+    return cp_list_is_empty(&runtime->pools) && runtime->opening == 0;
+}
+
+static bool is_down(const struct corepool_runtime *runtime)
+{
+    return runtime->state == CP_STOPPED;
+}
+
+/* Under the lock. False: the deadline came first. */
+static bool wait_until(struct corepool_runtime *runtime, bool (*holds)(const struct corepool_runtime *), int64_t deadline)
 {
     struct timespec until = {.tv_sec = deadline / CP_NS_PER_S, .tv_nsec = deadline % CP_NS_PER_S};
-    while (!cp_list_is_empty(&runtime->pools)) {
+    while (!holds(runtime)) {
         if (deadline == CP_NEVER)
-            pthread_cond_wait(&runtime->pool_gone, &runtime->lock);
-        else if (pthread_cond_timedwait(&runtime->pool_gone, &runtime->lock, &until) != 0)
-            return cp_list_is_empty(&runtime->pools);
+            pthread_cond_wait(&runtime->changed, &runtime->lock);
+        else if (pthread_cond_timedwait(&runtime->changed, &runtime->lock, &until) != 0)
+            return holds(runtime);
     }
     return true;
 }
@@ -253,6 +275,18 @@ static int report_left(struct corepool_runtime *runtime)
     return cp_fail(COREPOOL_EBUSY, "still in use: %s", text);
 }
 
+/* Under the lock, which is let go meanwhile. */
+static void join_shards(struct corepool_runtime *runtime)
+{
+    runtime->state = CP_JOINING;
+    pthread_mutex_unlock(&runtime->lock);
+    for (unsigned i = 0; i < runtime->shards; i++)
+        cp_shard_stop(&runtime->shard[i]);
+    pthread_mutex_lock(&runtime->lock);
+    runtime->state = CP_STOPPED;
+    pthread_cond_broadcast(&runtime->changed);
+}
+
 int corepool_runtime_stop(corepool_runtime_t *runtime, int64_t timeout_ms)
 {
     int status = runtime ? cp_check_control("corepool_runtime_stop") : cp_fail(COREPOOL_EINVAL, "runtime: NULL");
@@ -260,19 +294,19 @@ int corepool_runtime_stop(corepool_runtime_t *runtime, int64_t timeout_ms)
         status = cp_check_timeout("timeout_ms", timeout_ms);
     if (status != COREPOOL_OK)
         return status;
+    int64_t deadline = cp_deadline_ns(cp_now_ns(), timeout_ms);
     pthread_mutex_lock(&runtime->lock);
     if (runtime->state == CP_RUNNING)
         runtime->state = CP_STOPPING;
     for (struct cp_list *at = runtime->pools.next; at != &runtime->pools; at = at->next)
         cp_pool_begin_close(cp_container(at, struct corepool_pool_impl, link));
-    if (!wait_for_pools(runtime, cp_deadline_ns(cp_now_ns(), timeout_ms)))
+    if (!wait_until(runtime, are_pools_gone, deadline))
         status = report_left(runtime);
-    bool join = status == COREPOOL_OK && runtime->state == CP_STOPPING;
-    if (join)
-        runtime->state = CP_STOPPED;
+    else if (runtime->state == CP_STOPPING)
+        join_shards(runtime);
+    else if (!wait_until(runtime, is_down, deadline)) /* another thread is joining them */
+        status = cp_fail(COREPOOL_EBUSY, "the shards are about to end");
     pthread_mutex_unlock(&runtime->lock);
-    for (unsigned i = 0; join && i < runtime->shards; i++)
-        cp_shard_stop(&runtime->shard[i]);
     return status;
 }
 
@@ -281,8 +315,7 @@ static void free_pools(struct corepool_runtime *runtime)
     while (!cp_list_is_empty(&runtime->spare_pools)) {
         struct corepool_pool_impl *impl = cp_container(runtime->spare_pools.next, struct corepool_pool_impl, link);
         cp_list_unlink(&impl->link);
-        free(impl->by_shard);
-        free(impl);
+        cp_pool_free(impl);
     }
 }
 
@@ -294,16 +327,18 @@ int corepool_runtime_destroy(corepool_runtime_t *runtime)
     if (status != COREPOOL_OK)
         return status;
     pthread_mutex_lock(&runtime->lock);
-    bool stopped = runtime->state == CP_STOPPED;
+    bool stopped = runtime->state == CP_STOPPED, attached = cp_attachments_open(runtime);
     pthread_mutex_unlock(&runtime->lock);
     if (!stopped)
         return cp_fail(COREPOOL_EBUSY, "the runtime is not stopped: corepool_runtime_stop must have returned COREPOOL_OK");
+    if (attached)
+        return cp_fail(COREPOOL_EBUSY, "a loop is attached, or was detached and has not run since");
     leave_registry(runtime);
     cp_attachments_free(runtime);
     for (unsigned i = 0; i < runtime->shards; i++)
         cp_shard_finish(&runtime->shard[i]);
     free_pools(runtime);
-    pthread_cond_destroy(&runtime->pool_gone);
+    pthread_cond_destroy(&runtime->changed);
     pthread_mutex_destroy(&runtime->lock);
     free_runtime(runtime);
     return COREPOOL_OK;
@@ -329,6 +364,7 @@ corepool_shelf_kind_t corepool_runtime_shelf(const corepool_runtime_t *runtime)
 static int audit_shard(struct corepool_shard *shard, void *arg)
 {
     (void)arg;
+    cp_shard_settle(shard);
     for (struct cp_list *at = shard->slices.next; at != &shard->slices; at = at->next) {
         struct cp_slice *slice = cp_container(at, struct cp_slice, link);
         const char *broken = cp_slice_check(slice);

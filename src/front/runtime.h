@@ -9,7 +9,7 @@
 
 #include "shard/shard.h"
 
-enum cp_runtime_state { CP_RUNNING, CP_STOPPING, CP_STOPPED };
+enum cp_runtime_state { CP_RUNNING, CP_STOPPING, CP_JOINING, CP_STOPPED };
 
 struct corepool_runtime {
     /* Fixed. */
@@ -19,8 +19,9 @@ struct corepool_runtime {
     struct corepool_shard *shard; /* [shards] */
     /* Under the lock. */
     pthread_mutex_t lock;
-    pthread_cond_t pool_gone;     /* some pool's last slice has finished */
+    pthread_cond_t changed;       /* a pool is gone, an open has ended, the state is another */
     enum cp_runtime_state state;
+    unsigned opening;             /* calls of corepool_pool_open under way */
     struct cp_list pools;         /* open and closing */
     struct cp_list spare_pools;
     struct cp_list attachments;
@@ -35,13 +36,15 @@ struct corepool_pool_impl {
     _Atomic uint32_t generation;
     int32_t local;                   /* COREPOOL_SHARD_LOCAL: with generation, what an unbound handle's value must be */
     uint32_t cpus;                   /* length of by_cpu */
-    struct cp_slice **by_shard;      /* [shards]: the slice that serves it, its own or the nearest */
+    _Atomic(struct cp_slice *) *by_shard; /* [shards]: the slice that serves it, its own or the nearest */
     /* Control. */
     struct corepool_runtime *runtime cp_line_aligned;
     const corepool_class_t *cls;
     char name[CP_POOL_NAME_BYTES];
-    bool managed;
-    uint32_t slices_left;            /* not yet finished; under the runtime's lock */
+    /* Under the runtime's lock. */
+    uint32_t known;                  /* generation of the handles to the pool that is open or closing; 0: none */
+    uint32_t slices_left;            /* not yet finished */
+    struct cp_slice **own;           /* [shards]: each shard's own slice until it has finished, else NULL */
     struct cp_list link;             /* in pools or spare_pools */
     _Atomic(struct cp_slice *) by_cpu[]; /* possible CPUs → slice */
 };
@@ -66,15 +69,20 @@ static inline bool cp_pool_is_local(corepool_pool_t pool)
 /* Open or closing, and not yet gone. Under the runtime's lock. */
 static inline bool cp_pool_is_known(corepool_pool_t pool)
 {
-    uint32_t generation = atomic_load(&pool.impl->generation);
-    return generation == pool.generation || (generation == pool.generation + 1 && pool.impl->slices_left);
+    return pool.impl->known == pool.generation;
 }
 
 /* EINVAL for the zero handle and shard numbers that are none, else OK. Thread: any. */
 int cp_pool_check_handle(corepool_pool_t pool);
 
-/* Calls fn for each slice of a pool that is not yet gone, under the runtime's lock. */
+/* Calls fn for each slice that has not finished, under the runtime's lock. */
 void cp_pool_each_slice(struct corepool_pool_impl *impl, void (*fn)(struct cp_slice *, void *), void *arg);
+
+/* The same for those that the handle is for: all, or the one that serves its shard. */
+void cp_pool_each_slice_of(corepool_pool_t pool, void (*fn)(struct cp_slice *, void *), void *arg);
+
+/* Frees one that no slice belongs to. */
+void cp_pool_free(struct corepool_pool_impl *impl);
 
 /* Starts closing; under the runtime's lock. */
 void cp_pool_begin_close(struct corepool_pool_impl *impl);
@@ -91,7 +99,10 @@ int cp_check_timeout(const char *what, int64_t timeout_ms);
 /* Every runtime of the process, under the registry's lock. Thread: any. */
 void cp_each_runtime(void (*fn)(struct corepool_runtime *, void *), void *arg);
 
-/* Frees what is left of detached loops. */
+/* Whether a loop is attached, or was detached and has not run since; under the lock. */
+bool cp_attachments_open(const struct corepool_runtime *runtime);
+
+/* Frees what is left of detached loops, and of the shards' asynchronous checkouts. */
 void cp_attachments_free(struct corepool_runtime *runtime);
 
 /* A thread has ended: cancels what it waits for on its attached loop. */

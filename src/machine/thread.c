@@ -80,6 +80,7 @@ static struct cp_thread *make_record(void)
         return NULL;
     }
     *thread = (struct cp_thread){.tag = CP_TAG_SHELVED + made++};
+    cp_list_init(&thread->requests);
     return thread;
 }
 

@@ -26,16 +26,25 @@ static void on_wake(uv_async_t *wake)
         loop->drained(loop);
 }
 
-int cp_loop_open(struct cp_loop *loop, uv_loop_t *uv, struct cp_thread *thread)
+void cp_loop_init(struct cp_loop *loop)
 {
-    *loop = (struct cp_loop){.uv = uv, .thread = thread};
+    *loop = (struct cp_loop){0};
     cp_list_init(&loop->requests);
     cp_list_init(&loop->spare);
+    cp_list_init(&loop->made);
+}
+
+int cp_loop_open(struct cp_loop *loop, uv_loop_t *uv, struct cp_thread *thread)
+{
+    loop->uv = uv;
+    loop->thread = thread;
+    loop->closed = NULL;
     int status = uv_async_init(uv, &loop->wake, on_wake);
     if (status < 0)
         return cp_fail(COREPOOL_ESYSTEM, "uv_async_init: %s", uv_strerror(status));
     loop->wake.data = loop;
     loop->open_handles = 1;
+    atomic_store(&loop->mailbox.newest, NULL); /* from here on messages may come */
     uv_unref((uv_handle_t *)&loop->wake);
     return COREPOOL_OK;
 }
@@ -79,8 +88,8 @@ void cp_loop_close(struct cp_loop *loop, void (*closed)(struct cp_loop *loop))
 {
     loop->closed = closed;
     refuse_messages(loop);
-    if (loop->close_spare)
-        loop->close_spare(loop);
+    if (loop->close_made)
+        loop->close_made(loop);
     uv_close((uv_handle_t *)&loop->wake, cp_loop_handle_closed);
 }
 

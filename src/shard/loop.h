@@ -18,22 +18,26 @@ struct cp_loop {
     uv_loop_t *uv;
     struct cp_thread *thread;
     uv_async_t wake;
-    struct cp_list requests;  /* asynchronous checkouts under way (front/async.c) */
-    struct cp_list spare;     /* their cache */
+    struct corepool_runtime *runtime; /* whose pools may be asked; set by the owner */
+    /* Of front/async.c: checkouts under way, their cache, and all that were ever made for this loop. */
+    struct cp_list requests, spare, made;
     uint32_t open_handles;    /* until their close callbacks */
     void (*drained)(struct cp_loop *loop); /* set by the owner: after the messages of a wake-up; may be NULL */
-    void (*close_spare)(struct cp_loop *loop); /* set by who uses `spare`: when it closes; may be NULL */
+    void (*close_made)(struct cp_loop *loop); /* set by front/async.c: when it closes; may be NULL */
     void (*closed)(struct cp_loop *loop);  /* all handles are closed */
 };
 
-/* For memory the caller owns. Negative code with detail. The loop is not kept alive by it. */
+/* For memory the caller owns: once, before the first open. */
+void cp_loop_init(struct cp_loop *loop);
+
+/* Negative code with detail. The loop is not kept alive by it. May be opened again after it was closed. */
 int cp_loop_open(struct cp_loop *loop, uv_loop_t *uv, struct cp_thread *thread);
 
 /* Takes no more messages; runs those it has; closes its handles, and calls `closed` from the loop when the last one
  * is. No request may be under way. */
 void cp_loop_close(struct cp_loop *loop, void (*closed)(struct cp_loop *loop));
 
-/* The same when the thread ends and the loop will never run again: messages run, handles are left as they are. */
+/* The same when the thread has ended, and its uv loop perhaps with it: messages run, handles are not touched. */
 void cp_loop_abandon(struct cp_loop *loop);
 
 /* Posts a message. False: closed, not consumed. Thread: any. Never blocks. */

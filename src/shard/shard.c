@@ -5,7 +5,7 @@
  * timer. An idle shard has none of them active and makes no system call. */
 #include "shard/shard.h"
 
-#include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -88,14 +88,24 @@ static void pump_dirty(struct corepool_shard *shard)
     }
 }
 
+void cp_shard_settle(struct corepool_shard *shard)
+{
+    deliver_local(shard);
+    pump_dirty(shard);
+}
+
+static void end_loop(struct corepool_shard *shard);
+
 /* One round; what it brings about is done in the next turn of the loop, so that I/O gets its turn too. */
 static void on_soon(uv_idle_t *soon)
 {
     struct corepool_shard *shard = soon->data;
-    deliver_local(shard);
-    pump_dirty(shard);
-    if (!shard->local_first && cp_list_is_empty(&shard->dirty))
-        uv_idle_stop(soon);
+    cp_shard_settle(shard);
+    if (shard->local_first || !cp_list_is_empty(&shard->dirty))
+        return;
+    uv_idle_stop(soon);
+    if (shard->stop_wanted && !shard->stopping)
+        end_loop(shard);
 }
 
 /* What the messages brought about, without another turn of the loop. */
@@ -180,6 +190,7 @@ static void on_timer(uv_timer_t *timer)
 
 static int open_handles(struct corepool_shard *shard)
 {
+    cp_loop_init(&shard->loop);
     int status = uv_loop_init(&shard->uv);
     if (status < 0)
         return cp_fail(COREPOOL_ESYSTEM, "shard %u: uv_loop_init: %s", shard->index, uv_strerror(status));
@@ -189,6 +200,7 @@ static int open_handles(struct corepool_shard *shard)
         return status;
     }
     shard->loop.drained = on_drained;
+    shard->loop.runtime = shard->runtime;
     /* The shard's loop lives until it is told to stop. */
     uv_ref((uv_handle_t *)&shard->loop.wake);
     uv_idle_init(&shard->uv, &shard->soon);
@@ -214,8 +226,6 @@ static int begin(struct corepool_shard *shard)
     cp_self->shard = shard;
     cp_self->loop = &shard->loop;
     cp_client = NULL; /* never blocks */
-    if (shard->on_start)
-        shard->on_start(shard, shard->arg);
     return COREPOOL_OK;
 }
 
@@ -237,7 +247,8 @@ static void *run_shard(void *arg)
     cp_latch_down(&start->latch); /* `start` is gone from here on */
     if (status < 0)
         return NULL;
-    uv_run(&shard->uv, UV_RUN_DEFAULT);
+    while (!shard->stopping) /* a program's uv_stop does not end a shard */
+        uv_run(&shard->uv, UV_RUN_DEFAULT);
     /* Handles that the program left open: closed without a callback, as promised. */
     uv_walk(&shard->uv, close_leftover, NULL);
     uv_run(&shard->uv, UV_RUN_DEFAULT);
@@ -258,7 +269,12 @@ int cp_shard_start(struct corepool_shard *shard)
         cp_list_init(&shard->spare_blocks[i]);
     shard->local_first = NULL;
     shard->local_last = &shard->local_first;
+    /* The program's signal handlers are not to run here, between a callback and the next. */
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
     int error = pthread_create(&shard->thread, NULL, run_shard, &start);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (error)
         return cp_fail(COREPOOL_ESYSTEM, "shard %u: cannot create its thread: %s", shard->index, strerror(error));
     cp_latch_wait(&start.latch, CP_NEVER);
@@ -269,18 +285,27 @@ int cp_shard_start(struct corepool_shard *shard)
     return COREPOOL_OK;
 }
 
-static int stop_on_shard(struct corepool_shard *shard, void *arg)
+/* Nothing is accepted any more; what was runs; then on_stop, the last word. */
+static void end_loop(struct corepool_shard *shard)
 {
-    (void)arg;
     cp_assert(cp_list_is_empty(&shard->slices));
-    cp_loop_close(&shard->loop, NULL);
-    deliver_local(shard);
     shard->stopping = true;
+    cp_loop_close(&shard->loop, NULL);
+    while (shard->local_first)
+        deliver_local(shard);
     if (shard->on_stop)
         shard->on_stop(shard, shard->arg);
     uv_close((uv_handle_t *)&shard->soon, NULL);
     uv_close((uv_handle_t *)&shard->timer, NULL);
     uv_stop(&shard->uv);
+}
+
+/* The rest of the messages that came with this one go first. */
+static int stop_on_shard(struct corepool_shard *shard, void *arg)
+{
+    (void)arg;
+    shard->stop_wanted = true;
+    work_soon(shard);
     return COREPOOL_OK;
 }
 

@@ -38,7 +38,7 @@ struct corepool_shard {
     struct cp_list spare_blocks[CP_BLOCK_CLASSES];
     struct cp_chunk *chunks; /* what the blocks are cut from */
     bool lost_cpu;
-    bool stopping;
+    bool stop_wanted, stopping;
 };
 
 /* Starts the thread; returns when it runs its loop, or negative with detail (nothing left behind). Thread: control. */
@@ -62,6 +62,9 @@ bool cp_shard_send(struct corepool_shard *shard, struct cp_message *message);
 
 /* Runs fn(shard, arg) on the shard and waits for it. fn's result, or COREPOOL_ECLOSED. Thread: control. Blocks. */
 int cp_shard_call(struct corepool_shard *shard, int (*fn)(struct corepool_shard *, void *), void *arg);
+
+/* Does what there is to do, as if the loop had come round. */
+void cp_shard_settle(struct corepool_shard *shard);
 
 /* The loop is to look after `slice` before it sleeps, or no later than `when_ns`. */
 void cp_shard_look_after(struct corepool_shard *shard, struct cp_slice *slice);

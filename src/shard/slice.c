@@ -81,7 +81,8 @@ static void collect(struct cp_slice *slice)
         cp_slot *next = atomic_load_explicit(&slot->returned_next, memory_order_relaxed);
         atomic_exchange(&slot->listed, 0); /* full fence: who finds it set has swapped a stamp that we see below */
         uint32_t tag = cp_stamp_tag(cp_slot_stamp(slot));
-        if (tag == CP_TAG_RETURNED) {
+        if (slot->phase != CP_LIVE) { /* as below, and the worker is gone since */
+        } else if (tag == CP_TAG_RETURNED) {
             adopt(slice, slot);
         } else if (tag == CP_TAG_REMOVED) {
             cp_slot_pass(slot, CP_TAG_MANAGER);
@@ -140,6 +141,8 @@ static void do_grant(struct cp_slice *slice, cp_slot *slot, struct cp_request *r
      * returned list already. */
     if (cp_shelf_claim(&slice->shelf, &slot->item, leased, before))
         cp_core_idle(&slice->core, slot);
+    else /* … and the exit has counted an end without a begin */
+        atomic_fetch_sub(&request->thread->ended_elsewhere, 1);
 }
 
 static void do_refuse(struct cp_slice *slice, struct cp_request *request)
@@ -151,37 +154,36 @@ static void do_refuse(struct cp_slice *slice, struct cp_request *request)
         cp_core_undecided(&slice->core);
 }
 
-static void do_shelve(struct cp_slice *slice, cp_slot *slot)
+/* False: nothing can be done now, a timer is set. */
+static bool do_shelve(struct cp_slice *slice, cp_slot *slot)
 {
     uint64_t stamp = cp_slot_stamp(slot);
-    uint64_t shelved = cp_stamp_passed(stamp, cp_self->tag);
-    switch (cp_shelf_give(&slice->shelf, &slot->item, stamp, shelved)) {
-    case CP_SHELF_DONE: break;
-    case CP_SHELF_DOOMED: cp_core_doom(&slice->core, slot, slot->doom); break;
-    case CP_SHELF_ELSEWHERE:
-        cp_core_idle(&slice->core, slot);
-        leave_cpu(slice);
-        break;
-    default: cp_core_idle(&slice->core, slot); break;
+    switch (cp_shelf_give(&slice->shelf, &slot->item, stamp, cp_stamp_passed(stamp, cp_self->tag))) {
+    case CP_SHELF_DONE: return true;
+    case CP_SHELF_DOOMED: cp_core_doom(&slice->core, slot, slot->doom); return true;
+    case CP_SHELF_ELSEWHERE: cp_core_idle(&slice->core, slot); return leave_cpu(slice);
+    default: cp_core_idle(&slice->core, slot); return true;
     }
 }
 
-static void do_listen(struct cp_slice *slice)
+/* False: as above. */
+static bool do_listen(struct cp_slice *slice)
 {
     struct cp_item *item;
     enum cp_shelf_outcome outcome = cp_shelf_await(&slice->shelf);
     if (outcome == CP_SHELF_DONE) {
         cp_point(AWAIT_SET);
-        /* Pairs with the push of a giver elsewhere, which is followed by its look at `waiting`. */
-        atomic_thread_fence(memory_order_seq_cst);
+        /* Its exchange and the push of a giver elsewhere are atomic changes of one word: either ours finds the push, or the
+         * push comes after ours and the giver's look at `waiting`, which follows it, finds it set. */
         collect(slice);
-        return;
+        return true;
     }
     cp_core_not_listening(&slice->core);
     if (outcome == CP_SHELF_ELSEWHERE)
-        leave_cpu(slice);
-    else if (outcome == CP_SHELF_NONEMPTY && cp_shelf_take(&slice->shelf, cp_slice_end(slice), &item) == CP_SHELF_DONE)
+        return leave_cpu(slice);
+    if (outcome == CP_SHELF_NONEMPTY && cp_shelf_take(&slice->shelf, cp_slice_end(slice), &item) == CP_SHELF_DONE)
         adopt(slice, cp_slot_of(item));
+    return true;
 }
 
 static void do_finish(struct cp_slice *slice)
@@ -202,8 +204,8 @@ static bool perform(struct cp_slice *slice, const struct cp_action *action)
     case CP_DO_NOTHING: return false;
     case CP_DO_GRANT: do_grant(slice, action->slot, action->request); return true;
     case CP_DO_REFUSE: do_refuse(slice, action->request); return true;
-    case CP_DO_SHELVE: do_shelve(slice, action->slot); return true;
-    case CP_DO_LISTEN: do_listen(slice); return true;
+    case CP_DO_SHELVE: return do_shelve(slice, action->slot);
+    case CP_DO_LISTEN: return do_listen(slice);
     case CP_DO_UNLISTEN: cp_shelf_change(&slice->shelf, 0, CP_SHELF_WAITING); return true;
     case CP_DO_OPEN: cp_worker_open(action->slot); return true;
     case CP_DO_TERMINATE: cp_worker_terminate(action->slot, action->reason); return true;
@@ -223,9 +225,7 @@ static bool begin_close(struct cp_slice *slice)
     slice->close_wanted = false;
     while (cp_shelf_drain(&slice->shelf, &item))
         adopt(slice, cp_slot_of(item));
-    /* Pairs as in do_listen: givers elsewhere look at CLOSED after their push. */
-    atomic_thread_fence(memory_order_seq_cst);
-    collect(slice);
+    collect(slice); /* pairs as in do_listen: givers elsewhere look at CLOSED after their push */
     cp_core_close(&slice->core, slice->close_reason);
     for (uint32_t i = 0; i < slice->core.options.quota; i++)
         if (slice->slots[i].phase == CP_OPENING)
@@ -243,11 +243,14 @@ void cp_slice_pump(struct cp_slice *slice)
         slice->pumping = false;
         return;
     }
-    do
-        cp_core_next(&slice->core, cp_now_ns(), &action);
-    while (perform(slice, &action));
+    int64_t now;
+    do {
+        now = cp_now_ns();
+        cp_core_next(&slice->core, now, &action);
+    } while (perform(slice, &action));
     slice->pumping = false;
-    int64_t wake_at = cp_core_wake_at(&slice->core, cp_now_ns());
+    /* By the same clock reading: what was not yet due must get its wake-up. */
+    int64_t wake_at = cp_core_wake_at(&slice->core, now);
     if (action.what == CP_DO_NOTHING && wake_at != CP_NEVER)
         cp_shard_wake_at(slice->shard, slice, wake_at);
 }
@@ -263,10 +266,8 @@ static void deliver_nudge(struct cp_message *message)
 {
     struct cp_slice *slice = cp_container(message, struct cp_slice, nudge);
     atomic_exchange(&slice->nudged, 0); /* before the look: a later push nudges again */
-    if (atomic_load(&slice->epoch) == 0) {
-        cp_assert(!atomic_load(&slice->returned));
+    if (atomic_load(&slice->epoch) == 0) /* finished meanwhile */
         return;
-    }
     collect(slice);
     cp_slice_touch(slice);
 }
@@ -275,7 +276,8 @@ static void deliver_nudge(struct cp_message *message)
 static uint32_t flags_of(const struct cp_slice_config *config)
 {
     return (config->cls->checkout || config->fifo ? CP_SHELF_LOOK_TAKE : 0u) |
-           (config->cls->checkin ? CP_SHELF_LOOK_GIVE : 0u) | (config->fifo ? CP_SHELF_FIFO : 0u);
+           (config->cls->checkin ? CP_SHELF_LOOK_GIVE : 0u) | (config->fifo ? CP_SHELF_FIFO : 0u) |
+           (config->core.managed ? CP_SHELF_MANAGED : 0u);
 }
 
 int cp_slice_open(struct cp_slice *slice, const struct cp_slice_config *config)
@@ -352,5 +354,7 @@ void corepool_worker_evict(corepool_worker_t *worker, corepool_reason_t reason)
         cp_core_doom_idle(&slice->core, worker, worker->doom);
     else if (tag >= CP_TAG_SHELVED)
         sift_shelf(slice);
+    else if (tag == CP_TAG_RETURNED)
+        collect(slice);
     cp_slice_touch(slice);
 }

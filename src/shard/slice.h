@@ -8,10 +8,10 @@
  * be removed) it goes on the slice's returned list. The manager empties that list whenever it is nudged, and after it
  * has set `waiting`. A giver from elsewhere nudges only when the shelf wants the manager:
  *
- *     giver:    push on returned (full fence)    then read `waiting`   → nudge if set
- *     manager:  set `waiting`, full fence        then empty returned
+ *     giver:    push on returned         then read `waiting`   → nudge if set
+ *     manager:  set `waiting`            then empty returned (an exchange, also when it looks empty)
  *
- * One of them sees the other. (The model of the same protocol is tests/model/wait.pml.) */
+ * Push and exchange change the same word, so one comes after the other and sees what went before it. (The model of the same protocol is tests/model/wait.pml.) */
 #ifndef CP_SHARD_SLICE_H
 #define CP_SHARD_SLICE_H
 

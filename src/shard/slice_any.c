@@ -81,8 +81,8 @@ void cp_slice_return(cp_slot *slot, bool wake)
     struct cp_slice *slice = slot->slice;
     push_returned(slice, slot);
     cp_point(GIVE_FOREIGN_PUSHED);
-    /* The push is a full fence; the manager sets `waiting`, fences, and looks at the list. */
-    if (wake || cp_shelf_wants_manager(&slice->shelf))
+    /* After the push: pairs with the manager's exchange after it has set `waiting`, CLOSED, or the slot's doom. */
+    if (wake || cp_shelf_wants_manager(&slice->shelf) || atomic_load(&slot->item.doomed))
         cp_slice_nudge(slice);
 }
 
@@ -157,15 +157,17 @@ struct census {
 static const char *count_shelf(const struct cp_slice *slice, struct census *census)
 {
     uint32_t tail = atomic_load(&slice->shelf.tail), head = atomic_load(&slice->shelf.head);
+    for (uint32_t i = 0; i < slice->core.options.quota; i++)
+        slice->slots[i].counted = false;
     for (uint32_t i = tail; i != head; i++) {
         struct cp_item *item = atomic_load(&slice->shelf.ring[i & slice->shelf.mask]);
         if (cp_slot_of(item)->slice != slice)
             return "L2: the shelf holds a slot of another slice";
         if (cp_stamp_tag(cp_slot_stamp(cp_slot_of(item))) < CP_TAG_SHELVED)
             return "L2: a slot on the shelf has another owner";
-        for (uint32_t j = tail; j != i; j++)
-            if (atomic_load(&slice->shelf.ring[j & slice->shelf.mask]) == item)
-                return "L2: a slot is on the shelf twice";
+        if (cp_slot_of(item)->counted)
+            return "L2: a slot is on the shelf twice";
+        cp_slot_of(item)->counted = true;
         census->shelved++;
     }
     return NULL;
