@@ -106,7 +106,8 @@ static int ask_for_connection(struct cp_http_call *call)
 int corepool_http_perform_async(corepool_pool_t pool, const corepool_http_request_t *request,
                                 corepool_http_cb cb, void *arg)
 {
-    if (!corepool_shard_current())
+    corepool_shard_t *here = corepool_shard_current();
+    if (!here)
         return cp_fail(COREPOOL_ETHREAD, "asynchronous requests run on a shard: post to one");
     if (!cb)
         return cp_fail(COREPOOL_EINVAL, "cb: NULL");
@@ -115,7 +116,10 @@ int corepool_http_perform_async(corepool_pool_t pool, const corepool_http_reques
         return COREPOOL_ENOMEM;
     int code = cp_http_compose(call, request, true);
     if (code == COREPOOL_OK) {
-        call->pool = pool;
+        /* The shard's own slice, also while the shard is off its CPU: connections may be for their shard only.
+         */
+        call->pool =
+            pool.shard == COREPOOL_SHARD_LOCAL ? corepool_pool_at(pool, corepool_shard_index(here)) : pool;
         call->cb = cb;
         call->arg = arg;
         call->deadline_ns = 0;
