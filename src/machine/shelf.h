@@ -172,7 +172,7 @@ static inline bool cp_shelf_wants_manager(const struct cp_shelf *shelf)
     return atomic_load_explicit(&shelf->flags, memory_order_seq_cst) & (CP_SHELF_WAITING | CP_SHELF_CLOSED);
 }
 
-/* Restarts of sequences by the kernel since the program began: tells a stress that it stressed. */
+/* About how many restarts of sequences by the kernel since the program began: tells a stress that it stressed. */
 extern _Atomic uint64_t cp_shelf_aborts;
 
 /* cp_rseq_take, cp_rseq_give, cp_rseq_await, cp_rseq_cpu: one whole file per architecture, chosen by the build. */

@@ -89,7 +89,9 @@ extern uint32_t cp_storm[CP_STORM_STEPS];
 
 static inline enum cp_shelf_outcome cp_rseq_aborted(void)
 {
-    atomic_fetch_add_explicit(&cp_shelf_aborts, 1, memory_order_relaxed); /* a count, orders nothing */
+    /* Not one atomic step, so a few of many at once are lost: it is there to tell none from some. */
+    uint64_t seen = atomic_load_explicit(&cp_shelf_aborts, memory_order_relaxed);
+    atomic_store_explicit(&cp_shelf_aborts, seen + 1, memory_order_relaxed);
     return CP_SHELF_ABORT;
 }
 
