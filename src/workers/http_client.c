@@ -5,9 +5,7 @@
  *      └──────────────────────────────────────────────┘ */
 #include "workers/http.h"
 
-#include <errno.h>
 #include <poll.h>
-#include <stdio.h>
 #include <strings.h>
 
 #include "base/clock.h"
