@@ -1,6 +1,7 @@
 /* tests/stop_test.c: the stop ladder, and a thousand starts and stops with pools in flight. */
 #include <criterion/criterion.h>
 
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -76,6 +77,53 @@ Test(stop, ends_every_request_that_waits_with_closed)
         cr_assert_eq(pthread_join(waiters[i].thread, NULL), 0);
         cr_expect_eq(waiters[i].status, COREPOOL_ECLOSED);
     }
+    laws_end();
+}
+
+static _Atomic bool opening_hangs;
+static _Atomic unsigned hangs;
+
+/* On the second shard, while the first has its slice already. */
+static int hang_on_second(void *arg, corepool_shard_t *shard, void **pool_state)
+{
+    *pool_state = arg;
+    if (corepool_shard_index(shard) == 1)
+        atomic_fetch_add(&hangs, 1);
+    while (corepool_shard_index(shard) == 1 && atomic_load(&opening_hangs))
+        poll(NULL, 0, 1);
+    return COREPOOL_OK;
+}
+
+static int open_nothing(corepool_worker_t *worker, void *pool_state, void **resource)
+{
+    (void)worker;
+    *resource = pool_state;
+    return COREPOOL_OK;
+}
+
+static void *open_late(void *arg)
+{
+    static const corepool_class_t late_class = {
+        .name = "late", .pool_init = hang_on_second, .init = open_nothing};
+    corepool_pool_t pool;
+    *(int *)arg = corepool_pool_open(laws_runtime(), &late_class, arg, 4, NULL, &pool);
+    return NULL;
+}
+
+/* The opener finds it closed, and its first slice is undone before the shards end. */
+Test(stop, waits_for_a_pool_that_is_being_opened)
+{
+    pthread_t opener;
+    int opened = 1;
+    laws_start(&(corepool_runtime_options_t){.synthetic = "core:2 pu:1"});
+    atomic_store(&opening_hangs, true);
+    cr_assert_eq(pthread_create(&opener, NULL, open_late, &opened), 0);
+    laws_await_count(&hangs, 1);
+    cr_expect_eq(corepool_runtime_stop(laws_runtime(), LAWS_SHORT_MS), COREPOOL_EBUSY);
+    atomic_store(&opening_hangs, false);
+    cr_expect_eq(corepool_runtime_stop(laws_runtime(), LAWS_PATIENCE_MS), COREPOOL_OK);
+    cr_assert_eq(pthread_join(opener, NULL), 0);
+    cr_expect_eq(opened, COREPOOL_ECLOSED, "%s", corepool_error_name(opened));
     laws_end();
 }
 

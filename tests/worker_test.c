@@ -261,3 +261,35 @@ Test(worker, every_reason_has_its_text)
         cr_expect_neq(strcmp(corepool_reason_text((corepool_reason_t)reason), "unknown reason"), 0);
     cr_expect_str_eq(corepool_reason_text((corepool_reason_t)99), "unknown reason");
 }
+
+static void check_in_lease(void *lease)
+{
+    corepool_checkin(lease);
+}
+
+Test(worker, one_evicted_while_leased_ends_at_its_checkin_also_on_another_cpu)
+{
+    struct laws_count count = {0};
+    int elsewhere = laws_need_second_cpu();
+    corepool_pool_t pool = laws_start_one(&laws_class, &count, 2, 0);
+    laws_await_idle(pool, 2);
+    corepool_lease_t lease = laws_take(pool);
+    laws_on_shard(0, evict_worker, lease.worker);
+    laws_in_thread(elsewhere, check_in_lease, &lease);
+    expect_reason(&count, pool, COREPOOL_REASON_EVICTED);
+    laws_end();
+}
+
+Test(worker, one_evicted_after_it_came_back_on_another_cpu_is_terminated_at_once)
+{
+    struct laws_count count = {0};
+    int elsewhere = laws_need_second_cpu();
+    corepool_pool_t pool = laws_start_one(&laws_class, &count, 2, 0);
+    laws_await_idle(pool, 2);
+    corepool_lease_t lease = laws_take(pool);
+    corepool_worker_t *worker = lease.worker;
+    laws_in_thread(elsewhere, check_in_lease, &lease);
+    laws_on_shard(0, evict_worker, worker);
+    expect_reason(&count, pool, COREPOOL_REASON_EVICTED);
+    laws_end();
+}
