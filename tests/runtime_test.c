@@ -89,10 +89,10 @@ Test(runtime, unpinned_shards_have_the_portable_shelf)
 
 /* --- shards --- */
 
-static int count_threads_named(const char *prefix)
+static unsigned count_threads_named(const char *prefix)
 {
     char path[300], name[32];
-    int found = 0;
+    unsigned found = 0;
     DIR *tasks = opendir("/proc/self/task");
     cr_assert(tasks);
     for (struct dirent *entry; (entry = readdir(tasks));) {
