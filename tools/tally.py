@@ -58,7 +58,7 @@ def read_log(path):
 def main():
     label, log, listing = sys.argv[1:]
     with open(listing, encoding="utf-8", errors="replace") as names:
-        expected = sum(1 for line in names if line.strip())
+        expected = sum(1 for line in names if " / " in line)
     tests = read_log(log)
     total_passed = total_failed = 0
     for test in tests:
@@ -72,7 +72,8 @@ def main():
             say(f"{label}: {test['name']}: {why}")
     missing = max(expected - len(tests), 0) if expected else 1
     if missing:
-        say(f"FAILED: {label}: {missing} of {expected} programs did not report")
+        say(f"FAILED: {label}: {missing} of {expected} programs did not report" if expected else
+            f"FAILED: {label}: there is no program to run")
     total_failed += missing
     say(f"{label}: {total_passed} passed, {total_failed} failed")
     print(total_passed, total_failed)
