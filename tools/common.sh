@@ -4,7 +4,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 
 # Debian 12 names: what the library and the tool are built from, and what only the tests need.
 run_packages=(gcc libc6-dev meson ninja-build pkg-config libuv1-dev libhwloc-dev libhttp-parser-dev libjansson-dev)
-test_packages=(libcriterion-dev clang g++ python3 binutils nginx strace util-linux)
+test_packages=(libcriterion-dev clang g++ python3 binutils nginx strace util-linux spin)
 
 say() {
     printf '%s\n' "$*" >&2
