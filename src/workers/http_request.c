@@ -15,11 +15,18 @@
 #define RECEIVE_TIMEOUT_DEFAULT_MS 15000
 
 /* RFC 9110, 5.6.2. */
+static bool is_token_byte(unsigned char byte)
+{
+    bool letter = (unsigned char)((byte | 0x20) - 'a') < 26;
+    return letter || byte == '-' || (byte && strchr("!#$%&'*+.^_`|~0123456789", byte));
+}
+
 static bool is_token(const char *text)
 {
-    size_t length =
-        strspn(text, "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz");
-    return length > 0 && text[length] == '\0';
+    const char *at = text;
+    while (is_token_byte((unsigned char)*at))
+        at++;
+    return at > text && *at == '\0';
 }
 
 /* No byte up to `last`, but tabs where `tab`. */
@@ -33,6 +40,8 @@ static bool is_free_of(const char *text, unsigned char last, bool tab)
 
 static bool is_ours(const char *name)
 {
+    if (!strchr("CcHhTt", name[0])) /* spares most headers the comparisons */
+        return false;
     return !strcasecmp(name, "host") || !strcasecmp(name, "connection") ||
            !strcasecmp(name, "content-length") || !strcasecmp(name, "transfer-encoding");
 }
@@ -99,6 +108,13 @@ static bool says_length(const char *method, size_t length)
     return length > 0 || !strcmp(method, "POST") || !strcmp(method, "PUT") || !strcmp(method, "PATCH");
 }
 
+static bool put_length(struct cp_bytes *head, size_t length)
+{
+    char digits[24];
+    snprintf(digits, sizeof digits, "%zu", length);
+    return put_line(head, "Content-Length", digits);
+}
+
 static int put_headers(struct cp_bytes *head, const corepool_http_request_t *request, bool *has_room)
 {
     for (unsigned i = 0; i < request->header_count && *has_room; i++) {
@@ -114,7 +130,6 @@ int cp_http_compose(struct cp_http_call *call, const corepool_http_request_t *re
 {
     struct cp_bytes *head = &call->head;
     const char *method = request && request->method ? request->method : "GET";
-    char length[24];
     int code = check_request(request, method);
     if (code < 0)
         return code;
@@ -126,9 +141,8 @@ int cp_http_compose(struct cp_http_call *call, const corepool_http_request_t *re
     code = put_headers(head, request, &has_room);
     if (code < 0)
         return code;
-    snprintf(length, sizeof length, "%zu", request->body_length);
     if (has_room && says_length(method, request->body_length))
-        has_room = put_line(head, "Content-Length", length);
+        has_room = put_length(head, request->body_length);
     has_room = has_room && put_text(head, "\r\n");
     if (has_room && keep_body)
         has_room = cp_bytes_append(&call->copy, request->body, request->body_length);

@@ -1,7 +1,6 @@
 /* examples/relay_message.c: a request, parsed where it lies; a reply, framed anew. */
 #include "relay_message.h"
 
-#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
@@ -10,26 +9,36 @@
 
 /* ---- headers ---- */
 
-static const char *connection_header(const corepool_http_header_t *headers, unsigned count)
+/* What Connection names beyond the usual words; "" when it names nothing. */
+static const char *nominated(const corepool_http_header_t *headers, unsigned count)
 {
     for (unsigned i = 0; i < count; i++)
-        if (!strcasecmp(headers[i].name, "Connection"))
-            return headers[i].value;
+        if ((headers[i].name[0] | 0x20) == 'c' && !strcasecmp(headers[i].name, "Connection"))
+            return strcasecmp(headers[i].value, "keep-alive") && strcasecmp(headers[i].value, "close")
+                       ? headers[i].value
+                       : "";
     return "";
 }
 
 /* Not those for one hop: the standard's, and what Connection names. */
 static bool is_forwarded(const char *name, const char *connection)
 {
-    static const char *const hop[] = {"Connection",          "Keep-Alive",       "Proxy-Authenticate",
-                                      "Proxy-Authorization", "Proxy-Connection", "TE",
-                                      "Transfer-Encoding",   "Upgrade",          "Host",
-                                      "Content-Length" /* the last two are set anew */};
+#define HOP(text)                                                                                              \
+    {                                                                                                          \
+        text, sizeof text - 1                                                                                  \
+    }
+    static const struct {
+        const char *name;
+        size_t length;
+    } hop[] = {HOP("Connection"),          HOP("Keep-Alive"),       HOP("Proxy-Authenticate"),
+               HOP("Proxy-Authorization"), HOP("Proxy-Connection"), HOP("TE"),
+               HOP("Transfer-Encoding"),   HOP("Upgrade"),          HOP("Host"),
+               HOP("Content-Length") /* these two are set anew */};
+#undef HOP
     size_t length = strlen(name);
-    if (strchr("CcHhKkPpTtUu", name[0]))
-        for (size_t i = 0; i < sizeof hop / sizeof *hop; i++)
-            if (!strcasecmp(name, hop[i]))
-                return false;
+    for (size_t i = 0; i < sizeof hop / sizeof *hop; i++)
+        if (length == hop[i].length && !strcasecmp(name, hop[i].name))
+            return false;
     for (const char *at = connection; *at && (at = strcasestr(at, name)); at += length)
         if ((at == connection || strchr(", \t", at[-1])) && strchr(", \t", at[length])) /* its end too */
             return false;
@@ -104,7 +113,7 @@ static void finish_request(struct relay_request *request, char *input)
         cut(input, request->headers[i].name, ":");
         cut(input, request->headers[i].value, "\r\n");
     }
-    const char *connection = connection_header(request->headers, request->count);
+    const char *connection = nominated(request->headers, request->count);
     for (unsigned i = 0; i < request->count; i++)
         if (is_forwarded(request->headers[i].name, connection))
             request->headers[kept++] = request->headers[i];
@@ -149,23 +158,35 @@ static char *put_header(char *at, const char *name, const char *value)
     return stpcpy(stpcpy(stpcpy(stpcpy(at, name), ": "), value), "\r\n");
 }
 
+static char *put_number(char *at, size_t number)
+{
+    char digits[24], *digit = digits + sizeof digits;
+    do
+        *--digit = (char)('0' + number % 10);
+    while (number /= 10);
+    return mempcpy(at, digit, (size_t)(digits + sizeof digits - digit));
+}
+
+static char *put_length(char *at, size_t length)
+{
+    return stpcpy(put_number(stpcpy(at, "Content-Length: "), length), "\r\n");
+}
+
 size_t relay_format(char *output, const struct relay_request *request, const corepool_http_response_t *response)
 {
-    const char *connection = connection_header(response->headers, response->header_count);
-    const char *promised = corepool_http_response_header(response, "Content-Length");
+    const char *connection = nominated(response->headers, response->header_count), *promised;
     bool bodiless = request->parser.method == HTTP_HEAD || response->status == 204 || response->status == 304;
-    char *at = output + sprintf(output, "HTTP/1.1 %d %s\r\n", response->status,
-                                http_status_str((enum http_status)response->status));
+    char *at = put_number(stpcpy(output, "HTTP/1.1 "), (size_t)response->status);
+    at = stpcpy(stpcpy(stpcpy(at, " "), http_status_str((enum http_status)response->status)), "\r\n");
     for (unsigned i = 0; i < response->header_count; i++)
         if (is_forwarded(response->headers[i].name, connection))
             at = put_header(at, response->headers[i].name, response->headers[i].value);
     if (!bodiless)
-        at += sprintf(at, "Content-Length: %zu\r\n", response->body_length);
-    else if (promised && response->status != 204)
+        at = put_length(at, response->body_length);
+    else if (response->status != 204 && (promised = corepool_http_response_header(response, "Content-Length")))
         at = put_header(at, "Content-Length", promised);
     if (!request->keep_alive)
         at = put_header(at, "Connection", "close");
-    at = stpcpy(at, "\r\n");
-    memcpy(at, response->body, response->body_length);
-    return (size_t)(at - output) + response->body_length;
+    at = mempcpy(stpcpy(at, "\r\n"), response->body, response->body_length);
+    return (size_t)(at - output);
 }
