@@ -132,6 +132,7 @@ static bool step(struct walk *walk)
     case CP_DO_TERMINATE: walk->place[slot_number(walk, action.slot)] = CLOSING; break;
     case CP_DO_FINISH:
         cr_assert_not(walk->finished);
+        cr_assert_lt(pick_request(walk, NOTICE_DUE), 0, "finished before a notice that is on its way");
         walk->finished = true;
         break;
     }

@@ -151,22 +151,45 @@ Test(portable_shelf, two_threads_on_two_cpus_never_hold_the_same_item)
     expect_all_shelved();
 }
 
+/* By running on its CPU, so that no sequence can be under way. */
 Test(rseq_shelf, changes_its_kind_under_its_users_without_loss)
 {
-    struct client client;
+    struct client client, own = {.tag = CP_TAG_SHELVED + 2};
     open_shelf(false);
-    need_other_cpu();
     give_all();
     start_client(&client, home, 1, false);
     for (unsigned i = 0; i < 200; i++) {
-        pin(i % 2 ? home : other); /* by running there, and by membarrier */
         cr_assert(cp_shelf_change(&shelf, CP_SHELF_PORTABLE, 0));
+        swap_once(&own);
         sched_yield();
-        pin(home);
         cr_assert(cp_shelf_change(&shelf, 0, CP_SHELF_PORTABLE));
     }
     atomic_store(&stop_clients, true);
     join_client(&client);
+    cr_expect_eq(own.stolen + own.lost + own.refused, 0);
+    expect_all_shelved();
+}
+
+/* By membarrier: what a sequence on the shelf's CPU has begun must not take effect beside the portable
+ * operations. */
+Test(rseq_shelf, changes_its_kind_from_another_cpu_without_loss)
+{
+    struct client client, own = {.tag = CP_TAG_SHELVED + 2};
+    open_shelf(false);
+    need_other_cpu();
+    give_all();
+    start_client(&client, home, 1, false);
+    pin(other);
+    for (unsigned i = 0; i < 20000; i++) {
+        cr_assert(cp_shelf_change(&shelf, CP_SHELF_PORTABLE, 0));
+        for (unsigned n = 0; n < 4; n++)
+            swap_once(&own);
+        cr_assert(cp_shelf_change(&shelf, 0, CP_SHELF_PORTABLE));
+    }
+    atomic_store(&stop_clients, true);
+    join_client(&client);
+    cr_expect_eq(own.stolen + own.lost + own.refused, 0);
+    pin(home);
     expect_all_shelved();
 }
 
