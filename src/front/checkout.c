@@ -5,6 +5,7 @@
  * taken (the slice may have become another pool's in between; the worker goes back there). */
 #include "front/checkout.h"
 
+#include <sched.h>
 #include <stdlib.h>
 
 #include "base/error.h"
@@ -12,6 +13,13 @@
 
 /* How often a caller that is moved to another CPU on its way follows there before it asks by message. */
 #define FOLLOW_CPU 4
+
+struct cp_slice *cp_slice_by_getcpu(struct corepool_pool_impl *impl)
+{
+    int cpu = sched_getcpu();
+    uint32_t index = cpu < 0 || (uint32_t)cpu >= impl->possible_cpus ? 0 : (uint32_t)cpu;
+    return atomic_load_explicit(&impl->by_cpu[index], memory_order_relaxed);
+}
 
 /* --- give back -------------------------------------------------------------------------------------------------------- */
 
@@ -256,6 +264,10 @@ int cp_checkout_begin(struct cp_checkout *checkout, corepool_pool_t pool, const 
     if (cp_unlikely(!checkout->self))
         return code;
     checkout->pool = pool;
+    /* Code on a shard is served by that shard, also while it is off its CPU. */
+    const struct corepool_shard *shard = checkout->self->shard;
+    if (shard && pool.shard == COREPOOL_SHARD_LOCAL && shard->runtime == pool.impl->runtime)
+        checkout->pool.shard = (int32_t)shard->index;
     checkout->command = options ? options->command : NULL;
     checkout->again = false;
     return COREPOOL_OK;

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "front/runtime.h"
+#include "machine/probe.h"
 
 #define MAX_OPENING_DEFAULT 8
 #define BACKOFF_MIN_DEFAULT_MS 20
@@ -148,7 +149,8 @@ static struct corepool_pool_impl *take_impl(struct corepool_runtime *runtime)
     memset(impl, 0, bytes);
     cp_list_init(&impl->link);
     impl->runtime = runtime;
-    impl->cpus = cpus;
+    impl->possible_cpus = cpus;
+    impl->cpus = cp_probe_cpu() ? cpus : 0;
     impl->local = COREPOOL_SHARD_LOCAL;
     impl->by_shard = calloc(runtime->shards, sizeof *impl->by_shard);
     impl->own = calloc(runtime->shards, sizeof *impl->own);
@@ -199,7 +201,7 @@ static int fill_tables(struct corepool_pool_impl *impl)
         return cp_fail(COREPOOL_ENOMEM, "no memory to open a pool");
     for (unsigned i = 0; i < runtime->shards; i++)
         atomic_store(&impl->by_shard[i], serving(impl, i, order));
-    for (uint32_t cpu = 0; cpu < impl->cpus; cpu++)
+    for (uint32_t cpu = 0; cpu < impl->possible_cpus; cpu++)
         atomic_store(&impl->by_cpu[cpu],
                      atomic_load(&impl->by_shard[corepool_topology_shard_of(runtime->topology, cpu)]));
     free(order);

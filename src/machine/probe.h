@@ -9,4 +9,7 @@
  * on the way. *reason (may be NULL) receives why, static storage. */
 bool cp_probe_rseq(const char **reason);
 
+/* Whether cp_rseq_cpu tells the CPU; else it is 0 on all, and the C library is to be asked. */
+bool cp_probe_cpu(void);
+
 #endif

@@ -5,6 +5,7 @@
 #include "shard/loop.h"
 
 #include <sched.h>
+#include <string.h>
 
 #include "base/error.h"
 
@@ -28,7 +29,7 @@ static void on_wake(uv_async_t *wake)
 
 void cp_loop_init(struct cp_loop *loop)
 {
-    *loop = (struct cp_loop){0};
+    memset(loop, 0, sizeof *loop);
     cp_list_init(&loop->requests);
     cp_list_init(&loop->spare);
     cp_list_init(&loop->made);

@@ -16,6 +16,11 @@ __attribute__((constructor)) static void copy_offset(void)
     cp_rseq_offset = __rseq_offset;
 }
 
+bool cp_probe_cpu(void)
+{
+    return __rseq_size != 0 && cp_rseq_cpu_registered() <= INT32_MAX;
+}
+
 bool cp_probe_rseq(const char **reason)
 {
     const char *dummy;
