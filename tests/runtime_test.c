@@ -80,6 +80,16 @@ Test(runtime, rseq_that_was_asked_for_is_had_whatever_the_environment_says)
     laws_end();
 }
 
+Test(runtime, rseq_that_was_asked_for_without_pins_is_refused)
+{
+    laws_need_rseq();
+    corepool_runtime_t *runtime;
+    const corepool_runtime_options_t options = {.shelf = COREPOOL_SHELF_RSEQ, .pin = COREPOOL_PIN_NONE};
+    int status = corepool_runtime_start(&options, &runtime);
+    cr_expect(status == COREPOOL_EINVAL || status == COREPOOL_ENOTSUP, "%s", corepool_error_name(status));
+    laws_expect_detail("shelf");
+}
+
 Test(runtime, unpinned_shards_have_the_portable_shelf)
 {
     cr_expect_eq(corepool_runtime_shelf(laws_start(&(corepool_runtime_options_t){.pin = COREPOOL_PIN_NONE})),

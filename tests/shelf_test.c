@@ -127,6 +127,28 @@ BOTH(a_claim_succeeds_once)
     cr_expect_eq(cp_shelf_idle(&shelf), 0);
 }
 
+BOTH(a_give_is_refused_for_the_first_reason_of_the_contract)
+{
+    atomic_store(&items[0].doomed, 1);
+    cr_assert_eq(cp_shelf_await(&shelf), CP_SHELF_DONE);
+    cr_expect_eq(give(&items[0]), CP_SHELF_SOMEONE_WAITS, "before doomed");
+    cr_assert(cp_shelf_change(&shelf, CP_SHELF_CLOSED, 0));
+    cr_expect_eq(give(&items[0]), CP_SHELF_CLOSED_NOW, "before waiting and doomed");
+    cr_expect_eq(cp_shelf_give(&shelf, &items[0], cp_stamp(9, CP_TAG_LEASED), cp_stamp(9, MINE)),
+                 CP_SHELF_STALE, "before all others");
+}
+
+Test(rseq_shelf, a_take_says_closed_before_it_says_elsewhere)
+{
+    struct cp_item *item;
+    open_shelf(false);
+    need_other_cpu();
+    cr_assert(cp_shelf_change(&shelf, CP_SHELF_CLOSED, 0));
+    pin(other);
+    cr_expect_eq(cp_shelf_take(&shelf, CP_NEWEST, &item), CP_SHELF_CLOSED_NOW);
+    cr_expect_eq(cp_shelf_await(&shelf), CP_SHELF_CLOSED_NOW);
+}
+
 /* --- which CPU --- */
 
 Test(rseq_shelf, is_out_of_reach_from_another_cpu)

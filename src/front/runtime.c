@@ -101,8 +101,8 @@ static int check_options(const corepool_runtime_options_t *options)
         return cp_fail(COREPOOL_EINVAL, "pin: %d is none of COREPOOL_PIN_…", (int)options->pin);
     if (options->name && (!*options->name || strlen(options->name) > THREAD_NAME_MAX))
         return cp_fail(COREPOOL_EINVAL, "name: \"%s\": 1 to %d characters are allowed", options->name, THREAD_NAME_MAX);
-    if (options->synthetic && options->shelf == COREPOOL_SHELF_RSEQ)
-        return cp_fail(COREPOOL_EINVAL, "shelf: a synthetic topology has no CPUs for rseq");
+    if (options->shelf == COREPOOL_SHELF_RSEQ && (options->synthetic || options->pin == COREPOOL_PIN_NONE))
+        return cp_fail(COREPOOL_EINVAL, "shelf: rseq is for shards that are pinned to CPUs of this machine");
     return COREPOOL_OK;
 }
 

@@ -98,12 +98,12 @@ static enum cp_shelf_outcome give_locked(struct cp_shelf *shelf, struct cp_item 
         return outcome;
     if (atomic_load_explicit(&item->stamp, memory_order_relaxed) != expected)
         return CP_SHELF_STALE;
-    if (atomic_load_explicit(&item->doomed, memory_order_relaxed))
-        return CP_SHELF_DOOMED;
     if (outcome != CP_SHELF_DONE)
         return outcome;
     if (atomic_load_explicit(&shelf->flags, memory_order_relaxed) & CP_SHELF_WAITING)
         return CP_SHELF_SOMEONE_WAITS;
+    if (atomic_load_explicit(&item->doomed, memory_order_relaxed))
+        return CP_SHELF_DOOMED;
     uint32_t head = atomic_load_explicit(&shelf->head, memory_order_relaxed);
     atomic_store_explicit(&item->stamp, shelved, memory_order_relaxed);
     atomic_store_explicit(&shelf->ring[head & shelf->mask], item, memory_order_relaxed);

@@ -3,8 +3,8 @@
  * A bounded ring of item pointers; [tail, head) are idle, tail is the oldest. Contract, as pseudocode; each
  * operation is one atomic step with respect to all others on the same shelf:
  *
- *   take(end)      if not on shelf.cpu:                 ELSEWHERE       (rseq only)
- *                  if closed:                           CLOSED
+ *   take(end)      if closed:                           CLOSED
+ *                  if not on shelf.cpu:                 ELSEWHERE       (rseq only)
  *                  if head == tail:                     EMPTY
  *                  NEWEST: head -= 1, item = ring[head]    OLDEST: item = ring[tail], tail += 1;  DONE
  *   give(item)     if item.stamp != expected:           STALE
@@ -13,8 +13,8 @@
  *                  if not on shelf.cpu:                 ELSEWHERE       (rseq only)
  *                  if item.doomed:                      DOOMED
  *                  item.stamp = shelved; ring[head] = item; head += 1;  DONE
- *   await()        if not on shelf.cpu:                 ELSEWHERE       (rseq only)
- *                  if closed:                           CLOSED
+ *   await()        if closed:                           CLOSED
+ *                  if not on shelf.cpu:                 ELSEWHERE       (rseq only)
  *                  if head != tail:                     NONEMPTY
  *                  waiting = true;                                      DONE
  *

@@ -69,6 +69,9 @@ static bool has_all_back(void *arg)
     return count_descriptors() == ((struct fixture *)arg)->descriptors;
 }
 
+/* Criterion does not look at what LeakSanitizer says at the end of a test's process. Absent without sanitizers. */
+__attribute__((weak)) int __lsan_do_recoverable_leak_check(void);
+
 void fixture_end(struct fixture *fixture)
 {
     cr_assert_eq(corepool_runtime_audit(fixture->runtime), COREPOOL_OK, "%s", corepool_error_detail());
@@ -77,6 +80,8 @@ void fixture_end(struct fixture *fixture)
     cr_assert_eq(corepool_runtime_destroy(fixture->runtime), COREPOOL_OK);
     cr_assert(eventually(has_all_back, fixture), "%d descriptors, %d at the start", count_descriptors(),
               fixture->descriptors);
+    if (__lsan_do_recoverable_leak_check)
+        cr_expect_eq(__lsan_do_recoverable_leak_check(), 0, "memory is left");
 }
 
 struct expected {
