@@ -36,7 +36,6 @@ struct cp_request {
     struct corepool_shard *shard; /* the slice's */
     uint64_t epoch;             /* the slice's, when the caller looked up the pool */
     struct cp_list owner_link;  /* in the caller's cache */
-    struct cp_thread *thread;
     int64_t posted_at;          /* when its waiting began, monotonic ns */
     bool again;                 /* it had a worker that its checkout callback refused: keeps its place */
     /* How a caller that does not sleep on `outcome` is told; NULL: it sleeps. Runs on the manager's thread. */

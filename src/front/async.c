@@ -109,7 +109,6 @@ static int post(struct async *async)
     struct cp_request *request = &async->request;
     atomic_store(&request->outcome, CP_PENDING);
     atomic_store(&request->life, CP_LIFE_LENT);
-    request->thread = async->loop->thread;
     request->again = async->checkout.again;
     request->notify = on_notify;
     request->posted_at = cp_now_ns();
@@ -143,13 +142,11 @@ static int try_next(struct async *async, corepool_lease_t *lease)
     }
 }
 
-/* A grant that nobody is told of. Its end is counted on this thread, and so is its begin, unless the end of the thread
- * that asked for it came first. */
+/* A grant that nobody is told of, and that has no holder. */
 static void give_back(cp_slot *slot, uint64_t stamp)
 {
     corepool_lease_t lease = {.worker = slot, .generation = stamp};
-    atomic_store(&slot->holder, cp_self);
-    cp_self->taken += cp_lease_end(&lease, cp_self, COREPOOL_REASON_NONE) == COREPOOL_OK;
+    cp_lease_end(&lease, cp_self, COREPOOL_REASON_NONE);
 }
 
 /* The manager has decided. */

@@ -31,12 +31,10 @@ static void hand_over(cp_slot *slot, uint32_t tag, corepool_reason_t reason)
     cp_slice_return(slot, true);
 }
 
-static void count_end(struct cp_thread *self, struct cp_thread *holder)
+/* The end of another thread's lease is not counted: that thread will look for it at its own end, and not find it. */
+static void count_end(struct cp_thread *self, const struct cp_thread *holder)
 {
-    if (cp_likely(holder == self))
-        self->ended++;
-    else if (holder) /* a count that only the holder's end looks at */
-        atomic_fetch_add_explicit(&holder->ended_elsewhere, 1, memory_order_relaxed);
+    self->ended += holder == self;
 }
 
 static int stale(void)
@@ -239,6 +237,7 @@ int cp_checkout_validate(const struct cp_checkout *checkout, corepool_lease_t *l
 
 int cp_checkout_granted(struct cp_checkout *checkout, cp_slot *slot, uint64_t stamp, corepool_lease_t *lease)
 {
+    atomic_store_explicit(&slot->holder, checkout->self, memory_order_relaxed);
     checkout->self->taken++;
     lease->resource = atomic_load_explicit(&slot->resource, memory_order_relaxed);
     lease->worker = slot;
@@ -333,7 +332,6 @@ static int wait_for_grant(struct cp_checkout *checkout, int64_t timeout_ms, core
         return cp_fail(COREPOOL_ENOMEM, "no memory to wait");
     atomic_store(&request->outcome, CP_PENDING);
     atomic_store(&request->life, CP_LIFE_LENT);
-    request->thread = checkout->self;
     request->again = checkout->again;
     request->notify = NULL;
     request->posted_at = cp_now_ns();

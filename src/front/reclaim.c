@@ -1,7 +1,7 @@
 /* front/reclaim.c: what a thread leaves behind when it ends: leases are reclaimed with reason DOWN, requests forgotten.
  *
- * Leases are counted per thread and not listed; a thread that ends with some has all slots of all pools looked through.
- * That costs a thread which behaves nothing, and one that does not a scan at its end. */
+ * Leases are counted per thread and not listed; a thread that did not end all of its own has all slots of all pools
+ * looked through when it ends. That costs nothing for a thread that does. */
 #include "front/runtime.h"
 
 static void reclaim_slot(struct cp_slice *slice, cp_slot *slot, struct cp_thread *thread)
@@ -15,7 +15,6 @@ static void reclaim_slot(struct cp_slice *slice, cp_slot *slot, struct cp_thread
     if (!cp_shelf_claim(&slice->shelf, &slot->item, stamp, removed))
         return;
     atomic_store_explicit(&slot->reason, COREPOOL_REASON_DOWN, memory_order_relaxed);
-    thread->ended++;
     cp_slice_return(slot, true);
 }
 
@@ -36,7 +35,7 @@ static void reclaim_runtime(struct corepool_runtime *runtime, void *thread)
 static void on_thread_exit(struct cp_thread *thread)
 {
     cp_async_thread_ended(thread);
-    if (thread->taken - thread->ended != atomic_load(&thread->ended_elsewhere))
+    if (thread->taken != thread->ended)
         cp_each_runtime(reclaim_runtime, thread);
     while (!cp_list_is_empty(&thread->requests)) {
         struct cp_request *request = cp_container(thread->requests.next, struct cp_request, owner_link);

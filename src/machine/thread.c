@@ -104,6 +104,7 @@ struct cp_thread *cp_thread_register(int *code)
         *code = cp_fail(COREPOOL_ENOMEM, "no memory to register this thread");
         return NULL;
     }
+    thread->taken = thread->ended = 0;
     thread->shard = NULL;
     thread->loop = NULL;
     cp_list_init(&thread->requests);

@@ -1,8 +1,8 @@
 /* machine/thread.h: what the library knows of a thread that has called it.
  *
  * Records are made at a thread's first call and reused by later threads after its end; their memory stays, so a pointer
- * to one is always safe to read. Leases are counted, not listed: only a thread that ends with leases out makes the
- * library look for them. */
+ * to one is always safe to read. Leases are counted, not listed: only a thread that took one and did not end it itself
+ * makes the library look, at the thread's end, whether it is still out. */
 #ifndef CP_MACHINE_THREAD_H
 #define CP_MACHINE_THREAD_H
 
@@ -17,8 +17,7 @@ struct corepool_shard;
 struct cp_loop;
 
 struct cp_thread {
-    /* The thread's own. taken - ended - ended_elsewhere leases are out; never reset, so that a late count from elsewhere
-     * stays right when the record has a new thread. */
+    /* The thread's own: leases that it took, and those of them that it ended itself. */
     uint64_t taken, ended;
     uint32_t tag;                  /* CP_TAG_SHELVED + the record's number; fixed */
     struct corepool_shard *shard;  /* the shard that this thread is, or NULL */
@@ -27,10 +26,8 @@ struct cp_thread {
     /* Read by others at any time. */
     _Atomic int64_t id;            /* kernel thread id */
     char name[16];                 /* as it was at the first call */
-    struct cp_thread *next;        /* of all records, or of the free ones */
-    /* Written by others. */
-    _Atomic uint64_t ended_elsewhere cp_line_aligned;
-};
+    struct cp_thread *next;        /* of the free records */
+} cp_line_aligned;
 
 /* The calling thread's record, NULL before its first call. Initial-exec: one instruction to read, also in the shared
  * library. */

@@ -126,7 +126,7 @@ static void do_grant(struct cp_slice *slice, cp_slot *slot, struct cp_request *r
     uint64_t leased = cp_stamp_next_lease(before);
     int64_t waited = cp_now_ns() - request->posted_at;
     void (*notify)(struct cp_request *) = request->notify;
-    atomic_store_explicit(&slot->holder, request->thread, memory_order_relaxed);
+    atomic_store_explicit(&slot->holder, NULL, memory_order_relaxed); /* until its caller has got it */
     cp_slot_set_stamp(slot, leased);
     request->slot = slot;
     request->stamp = leased;
@@ -137,12 +137,8 @@ static void do_grant(struct cp_slice *slice, cp_slot *slot, struct cp_request *r
         return;
     }
     cp_core_undecided(&slice->core);
-    /* Nobody was given this lease. Only the exit of the thread that gave up can have found it: then it is on the
-     * returned list already. */
-    if (cp_shelf_claim(&slice->shelf, &slot->item, leased, before))
-        cp_core_idle(&slice->core, slot);
-    else /* … and the exit has counted an end without a begin */
-        atomic_fetch_sub(&request->thread->ended_elsewhere, 1);
+    cp_slot_set_stamp(slot, before); /* nobody has seen this lease */
+    cp_core_idle(&slice->core, slot);
 }
 
 static void do_refuse(struct cp_slice *slice, struct cp_request *request)
