@@ -17,13 +17,18 @@ void cp_lock_wait(struct cp_lock *lock)
 {
     if (spin(lock))
         return;
-    atomic_fetch_add(&lock->sleepers, 1);
-    while (!cp_lock_try(lock))
+    /* Who has slept leaves the mark when it takes the lock, so that its own freeing wakes the next, if there is one. */
+    for (;;) {
+        atomic_store(&lock->sleepers, 1);
+        if (cp_lock_try(lock))
+            return;
         cp_futex_wait(&lock->held, 1, cp_now_ns() + CP_LOCK_NAP_NS);
-    atomic_fetch_sub(&lock->sleepers, 1);
+    }
 }
 
+/* Once per sleeper, however long that takes to get a CPU. */
 void cp_lock_wake(struct cp_lock *lock)
 {
-    cp_futex_wake(&lock->held, 1);
+    if (atomic_exchange(&lock->sleepers, 0))
+        cp_futex_wake(&lock->held, 1);
 }

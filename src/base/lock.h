@@ -18,7 +18,7 @@
 
 struct cp_lock {
     _Atomic uint32_t held;     /* zero: free */
-    _Atomic uint32_t sleepers;
+    _Atomic uint32_t sleepers; /* nonzero: there may be some */
 };
 
 /* Acquire pairs with the release in cp_lock_free. */

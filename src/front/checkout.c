@@ -136,6 +136,22 @@ __attribute__((noinline)) static int checkin_after(corepool_lease_t *lease, enum
     return end_after(lease, cp_self, first);
 }
 
+/* The usual case on a portable shelf. */
+__attribute__((noinline)) static int checkin_portable(corepool_lease_t *lease, struct cp_thread *self)
+{
+    cp_slot *slot = lease->worker;
+    struct cp_shelf *shelf = &slot->slice->shelf;
+    if (cp_unlikely(atomic_load_explicit(&shelf->flags, memory_order_relaxed) & CP_SHELF_LOOK_GIVE))
+        return checkin_slowly(lease);
+    enum cp_shelf_outcome outcome = cp_shelf_portable_give(shelf, &slot->item, lease->generation,
+                                                           cp_stamp_passed(lease->generation, self->tag));
+    if (cp_unlikely(outcome != CP_SHELF_DONE))
+        return end_after(lease, self, outcome);
+    self->ended++;
+    *lease = (corepool_lease_t){0};
+    return COREPOOL_OK;
+}
+
 /* The usual case, a lease that this thread took from a class without a checkin callback and gives back on its CPU, is
  * kept free of calls. */
 int corepool_checkin(corepool_lease_t *lease)
@@ -146,7 +162,7 @@ int corepool_checkin(corepool_lease_t *lease)
         return checkin_slowly(lease);
     enum cp_shelf_outcome outcome = put_on_shelf(lease, self, CP_SHELF_STOP_GIVE | CP_SHELF_LOOK_GIVE);
     if (cp_unlikely(outcome != CP_SHELF_DONE))
-        return checkin_after(lease, outcome);
+        return outcome == CP_SHELF_SWITCH ? checkin_portable(lease, self) : checkin_after(lease, outcome);
     self->ended++;
     *lease = (corepool_lease_t){0};
     return COREPOOL_OK;
