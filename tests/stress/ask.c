@@ -2,7 +2,6 @@
  *
  * An ask is one asynchronous request. Its callback must run exactly once, on the thread that asked, unless that thread
  * ended: then never. Asks stay allocated until the scene ends, so that a callback too many is seen and not a crash. */
-#include <sched.h>
 #include <stdlib.h>
 
 #include "stress.h"
@@ -181,7 +180,7 @@ void ask_on_shard(struct client *client)
 {
     if (atomic_fetch_add(&scene.asking, 1) >= ASKING_MAX) {
         atomic_fetch_sub(&scene.asking, 1);
-        sched_yield();
+        step_aside();
         return;
     }
     struct ask *ask = make_ask(client, true);
@@ -301,7 +300,7 @@ void evict_leased(struct client *client, struct hand *hand)
     struct eviction eviction = {.slot = hand->lease.worker, .is_waited_for = true};
     post_eviction(&eviction);
     while (!atomic_load(&eviction.done))
-        sched_yield();
+        step_aside();
     atomic_store(&hand->worker->condemned, 1);
     end(client, hand);
 }

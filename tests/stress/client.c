@@ -105,7 +105,7 @@ static void do_hold(struct client *client, struct hand *hand)
     for (uint64_t turns = draw(&client->random) % 2048; turns; turns--)
         relax();
     if (draw(&client->random) % 2)
-        sched_yield();
+        step_aside();
     end(client, hand);
 }
 
@@ -240,7 +240,7 @@ static void finish(struct client *client)
 {
     while (atomic_load(&client->parcels))
         if (!end_parcel(client))
-            sched_yield();
+            step_aside();
     corepool_loop_detach(client->attachment);
     uv_run(&client->loop, UV_RUN_DEFAULT);
     if (uv_loop_close(&client->loop) != 0)
@@ -255,7 +255,7 @@ void *run_client(void *arg)
     struct client *client = arg;
     struct hand hand;
     begin(client);
-    for (uint64_t done = 0; done < client->budget && !atomic_load_explicit(&scene.stopping, memory_order_relaxed);) {
+    for (uint64_t done = 0; done < atomic_load(&client->budget) && !atomic_load(&scene.stopping);) {
         step(client);
         done += atomic_load_explicit(&client->doing, memory_order_relaxed) == KIND_PAIR ? BURST : 1;
         BUMP(client->steps);
@@ -272,26 +272,65 @@ void *run_client(void *arg)
     return NULL;
 }
 
-/* Few clients, one worker, one shard: nothing else would wake a request that was overlooked. */
+/* --- handover ------------------------------------------------------------------------------------------------------------ */
+
+static void spin(struct client *client, unsigned most)
+{
+    for (uint64_t turns = draw(&client->random) % most; turns; turns--)
+        relax();
+}
+
+static uint64_t steps_of_others(const struct client *client)
+{
+    uint64_t steps = 0;
+    for (unsigned i = 0; i < scene.client_count; i++)
+        if (&scene.clients[i] != client)
+            steps += atomic_load(&scene.clients[i].steps);
+    return steps;
+}
+
+static bool others_run(const struct client *client)
+{
+    for (unsigned i = 0; i < scene.client_count; i++)
+        if (&scene.clients[i] != client && atomic_load(&scene.clients[i].budget) > 1 &&
+            !atomic_load(&scene.stopping))
+            return true;
+    return false;
+}
+
+/* Holds its worker until another client has been served, by the other worker: nothing that this one does helps. One client
+ * at a time, so that they do not wait for each other. */
+static void hold_for_others(struct client *client)
+{
+    static _Atomic bool busy;
+    if (atomic_exchange(&busy, true))
+        return;
+    uint64_t before = steps_of_others(client);
+    while (steps_of_others(client) == before && others_run(client))
+        step_aside();
+    atomic_store(&busy, false);
+}
+
+/* Few clients, one or two workers, one shard: nothing else would wake a request that was overlooked. */
 void *run_handover(void *arg)
 {
     struct client *client = arg;
-    struct life *life = atomic_load(&scene.lives[0]);
+    struct life *life = atomic_load(&scene.lives[scene.round % scene.plan_count]);
     corepool_checkout_options_t how = {.timeout_ms = COREPOOL_INFINITE};
     struct hand hand = {.life = life};
     begin(client);
-    while (client->budget-- > 0 && !atomic_load_explicit(&scene.stopping, memory_order_relaxed)) {
+    for (; client->budget > 0 && !atomic_load(&scene.stopping); client->budget--) {
         BUMP(client->tally.issued);
         int status = corepool_checkout(corepool_pool_at(life->pool, 0), &how, &hand.lease);
         count_outcome(client, life, status);
         ended(status, &hand);
         oracle_grab(&hand, client->number);
-        for (uint64_t turns = draw(&client->random) % 512; turns; turns--)
-            relax();
+        if (life->plan->size > 1 && draw(&client->random) % 2)
+            hold_for_others(client);
+        spin(client, 512);
         end(client, &hand);
         BUMP(client->steps);
-        for (uint64_t turns = draw(&client->random) % 1024; turns; turns--)
-            relax();
+        spin(client, 1024);
     }
     finish(client);
     return NULL;

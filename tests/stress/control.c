@@ -1,6 +1,6 @@
 /* tests/stress/control.c: what happens to clients from outside: pools are closed and reopened, threads are signalled and
  * moved to other CPUs, shards lose their CPU. Thread: control, but for the storm's timers. */
-#include <poll.h>
+#include <errno.h>
 #include <sched.h>
 #include <signal.h>
 #include <time.h>
@@ -16,7 +16,13 @@
 /* A shard is moved off its CPU, or back, once in so many ticks. */
 #define SHARD_MOVE_TICKS 40
 
+/* An interrupted thread stands still for a while, wherever it was: once in so many signals, longer than a pool takes to
+ * close and its memory to become another's. */
+#define STALL_SIGNALS 128
+#define STALL_NS 6000000
+
 static _Thread_local timer_t storm_timer;
+static _Thread_local uint64_t storm_random;
 
 int64_t now_ms(void)
 {
@@ -27,7 +33,11 @@ int64_t now_ms(void)
 
 static void on_storm(int signal)
 {
-    (void)signal; /* to be interrupted is all there is to it */
+    int error = errno;
+    (void)signal;
+    if (draw(&storm_random) % STALL_SIGNALS == 0)
+        nanosleep(&(struct timespec){.tv_nsec = STALL_NS}, NULL);
+    errno = error;
 }
 
 /* The calling client is interrupted many times a second, wherever it is. */
@@ -37,6 +47,7 @@ void begin_storm(struct client *client)
     struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGRTMIN};
     long interval = 50000 + (long)(draw(&client->random) % 200000);
     struct itimerspec when = {{0, interval}, {0, interval}};
+    storm_random = draw(&client->random) | 1;
     event.sigev_notify_thread_id = gettid();
     if (sigaction(SIGRTMIN, &action, NULL) != 0 || timer_create(CLOCK_MONOTONIC, &event, &storm_timer) != 0 ||
         timer_settime(storm_timer, 0, &when, NULL) != 0)
@@ -54,12 +65,19 @@ static void sweep(void)
         ;
 }
 
+/* A pool that closes waits for its holders, so nobody may be stuck. */
+static void let_through(void)
+{
+    inner_stir(0);
+    sweep();
+}
+
 /* The new one is open before the old one closes; clients may hold the old handle for a while. */
 static void reopen(unsigned plan)
 {
     struct life *old = atomic_load(&scene.lives[plan]);
     open_life(plan);
-    close_life(old, sweep);
+    close_life(old, let_through);
     atomic_fetch_add(&shared.kinds[KIND_REOPEN], 1);
 }
 
@@ -99,7 +117,6 @@ static void move_shard(uint64_t *random)
 static void storm(uint64_t *random, unsigned tick)
 {
     migrate(random);
-    inner_stir(draw(random));
     if (tick % SHARD_MOVE_TICKS == 0)
         move_shard(random);
 }
@@ -117,6 +134,7 @@ void *control(void *stop)
     for (unsigned tick = 1; !atomic_load(stopped); tick++) {
         unsigned plan = tick % scene.plan_count;
         sweep();
+        inner_stir(draw(&random));
         if (scene.plans[plan].churned)
             reopen(plan);
         if (scene.storm)

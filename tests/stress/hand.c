@@ -1,6 +1,5 @@
 /* tests/stress/hand.c: leases that change threads: parcels, ended by whoever finds them, and duels, in which two threads
  * end one lease at the same moment. */
-#include <sched.h>
 #include <stdlib.h>
 
 #include "stress.h"
@@ -71,7 +70,7 @@ static void await_state(const struct duel *duel, uint32_t state)
 {
     for (unsigned turns = 1; atomic_load(&duel->state) != state; turns++)
         if (turns % 1024 == 0)
-            sched_yield();
+            step_aside();
         else
             relax();
 }
@@ -83,7 +82,7 @@ static bool find_partner(struct duel *duel)
         if (atomic_load(&duel->state) == TAKEN)
             return true;
         if (turns % 256 == 0)
-            sched_yield();
+            step_aside();
         relax();
     }
     return !atomic_compare_exchange_strong(&duel->state, &offered, IDLE);

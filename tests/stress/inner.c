@@ -1,7 +1,6 @@
 /* tests/stress/inner.c: for builds with the library's objects, -DCP_POINTS and -DCP_STORM: delays at the library's
  * schedule-injection points and within its restartable sequences, and the count of those that were restarted. */
 #include <poll.h>
-#include <sched.h>
 
 #include "base/point.h"
 #include "machine/shelf.h"
@@ -22,12 +21,16 @@ uint64_t inner_aborts(void)
     return atomic_load(&cp_shelf_aborts);
 }
 
+/* Some microseconds; and so long that a thread which is often interrupted does not get through before this changes. */
+#define SLOW_TURNS 20000
+#define STUCK_TURNS 400000
+
 /* One step at a time is slow, so that each window is wide in its turn; now and then none is. */
 void inner_stir(uint64_t random)
 {
+    uint32_t turns = (uint32_t)(random >> 16) % (random >> 8 & 7 ? SLOW_TURNS : STUCK_TURNS);
     for (unsigned i = 0; i < STEPS; i++)
-        __atomic_store_n(&cp_storm[i], random && random % (STEPS + 1) == i ? (uint32_t)(random >> 8) % 20000 : 0,
-                         __ATOMIC_RELAXED);
+        __atomic_store_n(&cp_storm[i], random && random % (STEPS + 1) == i ? turns : 0, __ATOMIC_RELAXED);
 }
 
 /* Mostly nothing, sometimes a moment, seldom long enough for everyone else to pass by. */
@@ -40,7 +43,7 @@ void cp_point_hook(enum cp_point point)
     if (chance % 256 == 0)
         poll(NULL, 0, 1);
     else if (chance % 16 == 1)
-        sched_yield();
+        step_aside();
     else if (chance % 8 == 2)
         for (uint64_t turns = (chance >> 8) % 4096; turns; turns--)
             relax();

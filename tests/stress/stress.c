@@ -33,12 +33,16 @@ static const struct plan mixed_plans[] = {
     {"each", &blocking_class, 2, COREPOOL_POOL_PER_SHARD, 10, false},
     {"managed", &picky_class, 3, COREPOOL_POOL_MANAGED, 2, false},
     {"one", &plain_class, 1, 0, 3, false},
-    {"churn-lazy", &slow_class, 4, COREPOOL_POOL_LAZY | COREPOOL_POOL_FIFO, 7, true},
-    {"churn-each", &picky_class, 3, COREPOOL_POOL_PER_SHARD, 7, true},
-    {"churn", &plain_class, 3, 0, 7, true},
+    {"churn-lazy", &slow_class, 2, COREPOOL_POOL_LAZY | COREPOOL_POOL_FIFO, 12, true},
+    {"churn-each", &picky_class, 1, COREPOOL_POOL_PER_SHARD, 12, true},
+    {"churn", &plain_class, 2, 0, 12, true},
 };
 
-static const struct plan handover_plans[] = {{"handover", &plain_class, 1, COREPOOL_POOL_PER_SHARD, 1, false}};
+/* Rounds take turns with them. */
+static const struct plan handover_plans[] = {
+    {"handover-1", &plain_class, 1, COREPOOL_POOL_PER_SHARD, 1, false},
+    {"handover-2", &plain_class, 2, COREPOOL_POOL_PER_SHARD, 1, false},
+};
 
 /* --- baseline of the process ------------------------------------------------------------------------------------------ */
 
@@ -137,6 +141,7 @@ static void run_round(unsigned round, bool pinned, uint64_t ops, void *(*fn)(voi
     for (unsigned i = 0; i < scene.client_count; i++)
         place_client(&clients[i], i, round, pinned, ops / scene.client_count);
     scene.clients = clients;
+    scene.round = round;
     start(&watchdog, watch, &stop_watch);
     start(&controller, control, &stop_control);
     for (unsigned i = 0; i < scene.client_count; i++)
@@ -277,7 +282,7 @@ static bool play_all(void)
     uint64_t ops = options.ops / (scenes ? scenes : 1);
     const unsigned plans = sizeof mixed_plans / sizeof *mixed_plans;
     const struct cast casts[] = {
-        {"handover", handover_plans, 1, 3, scenes ? options.ops / HANDOVER_SHARE : options.ops, true, false, run_handover},
+        {"handover", handover_plans, 2, 3, scenes ? options.ops / HANDOVER_SHARE : options.ops, true, false, run_handover},
         {"pinned", mixed_plans, plans, options.threads, ops, true, false, run_client},
         {"free", mixed_plans, plans, options.threads, ops, false, false, run_client},
         {"storm", mixed_plans, plans, options.threads, ops, false, true, run_client},

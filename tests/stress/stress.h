@@ -19,6 +19,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <time.h>
 
 #include <corepool.h>
 
@@ -142,7 +143,8 @@ struct duel {
 struct client {
     unsigned number; /* from 1: its owner word */
     int cpu;         /* -1: free */
-    uint64_t random, budget;
+    uint64_t random;
+    _Atomic uint64_t budget;
     pthread_t thread;
     struct tally tally;
     _Atomic uint64_t steps;
@@ -173,7 +175,7 @@ struct scene {
     _Atomic(struct life *) lives[PLANS_MAX]; /* the newest of each plan */
     struct life *all;                        /* main's and control's */
     struct client *clients;
-    unsigned client_count;
+    unsigned client_count, round;
     _Atomic bool stopping;   /* clients finish */
     _Atomic uint32_t asking; /* asynchronous work under way on shards */
     pid_t shard_tids[64];
@@ -259,6 +261,13 @@ static inline uint64_t mix(uint64_t value)
     value = (value + UINT64_C(0x9E3779B97F4A7C15)) * UINT64_C(0xBF58476D1CE4E5B9);
     value = (value ^ (value >> 27)) * UINT64_C(0x94D049BB133111EB);
     return value ^ (value >> 31);
+}
+
+/* Lets others run, by a short sleep: a thread that yields in a loop may be made to wait for seconds, as kernels since 6.18
+ * take the rest of its time slice each time. */
+static inline void step_aside(void)
+{
+    nanosleep(&(struct timespec){.tv_nsec = 1000}, NULL);
 }
 
 static inline void relax(void)
