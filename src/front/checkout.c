@@ -14,7 +14,7 @@
 /* How often a caller that is moved to another CPU on its way follows there before it asks by message. */
 #define FOLLOW_CPU 4
 
-struct cp_slice *cp_slice_by_getcpu(struct corepool_pool_impl *impl)
+__attribute__((noinline)) struct cp_slice *cp_slice_by_getcpu(struct corepool_pool_impl *impl)
 {
     int cpu = sched_getcpu();
     uint32_t index = cpu < 0 || (uint32_t)cpu >= impl->possible_cpus ? 0 : (uint32_t)cpu;
@@ -460,7 +460,10 @@ int corepool_checkout(corepool_pool_t pool, const corepool_checkout_options_t *o
     if (cp_unlikely(!self || !lease || !pool.impl || (options && options->timeout_ms < COREPOOL_INFINITE) ||
                     !cp_pool_is_local(pool)))
         return checkout_slowly(pool, options, lease);
-    struct cp_slice *slice = cp_slice_here(pool.impl);
+    uint32_t cpu = cp_rseq_cpu();
+    if (cp_unlikely(cpu >= pool.impl->cpus))
+        return checkout_slowly(pool, options, lease);
+    struct cp_slice *slice = atomic_load_explicit(&pool.impl->by_cpu[cpu], memory_order_relaxed);
     enum cp_shelf_outcome outcome =
         cp_rseq_take_newest(&slice->shelf, &item, CP_SHELF_STOP_TAKE | CP_SHELF_LOOK_TAKE);
     if (cp_unlikely(outcome != CP_SHELF_DONE))
