@@ -3,8 +3,9 @@
  *
  * CPU 0 has the shelf, its manager, two callers and a local giver; CPU 1 has a foreign giver. A restartable sequence
  * is one atomic step on CPU 0. The manager's store to `waiting` is seen by CPU 0 at once and by CPU 1 when it has left
- * the store buffer: any time later, at the latest at a fence. The returned list, the mailbox and the `nudged` word
- * are changed by atomic read-modify-writes. Caller 1 may give up while it waits, by its own free choice.
+ * the store buffer: any time later, at the latest when the manager exchanges the returned list. That list, the mailbox
+ * and the `nudged` word are changed by atomic read-modify-writes. Caller 1 may give up while it waits, by its own
+ * free choice.
  *
  * Two workers come back, two callers want one. When nothing can move any more
  *   - both callers have ended, with a worker or by giving up (no lost wake-up),
@@ -12,8 +13,7 @@
  *   - no caller took a worker off the returned list past a request that waited before it looked.
  *
  * Each of these takes one step of the protocol out, and must be found out:
- *   NOFENCE       the manager does not fence between setting `waiting` and its second look (on x86 the exchange of that
- *                 look is a fence, too)
+ *   NOORDER       the exchange of the manager's second look does not order its setting of `waiting` before itself
  *   NORECHECK     it does not look again
  *   NOWAKE        the foreign giver does not look at `waiting`
  *   BLINDGIVE     a local give does not look at it
@@ -62,10 +62,6 @@ end:
     od
 }
 
-inline fence() {
-    waiting_far = waiting
-}
-
 /* --- givers ------------------------------------------------------------------------------------------------------ */
 
 /* One sequence; when someone waits the worker goes on the returned list, and the manager is nudged. */
@@ -94,7 +90,7 @@ proctype local_giver() {
 }
 
 proctype foreign_giver() {
-    returned++; /* a full fence, but for the manager's store buffer, which is the manager's */
+    returned++;
 #ifndef NOWAKE
     if
     :: waiting_far -> send_nudge()
@@ -169,8 +165,15 @@ proctype caller(byte me; bool impatient) {
 
 /* --- the manager ------------------------------------------------------------------------------------------------------ */
 
+/* One exchange, which whoever changes the list later has seen, with all that the manager stored before it. */
 inline collect() {
-    atomic { idle = idle + returned; returned = 0 }
+    atomic {
+#ifndef NOORDER
+        waiting_far = waiting;
+#endif
+        idle = idle + returned;
+        returned = 0
+    }
 }
 
 inline deliver(i) {
@@ -221,13 +224,10 @@ inline listen() {
     }
     if
     :: set ->
-#ifndef NOFENCE
-        fence();
-#endif
-#ifndef NORECHECK
-        collect()
-#else
+#ifdef NORECHECK
         skip
+#else
+        collect()
 #endif
     :: else
     fi
