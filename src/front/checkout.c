@@ -14,11 +14,10 @@
 /* How often a caller that is moved to another CPU on its way follows there before it asks by message. */
 #define FOLLOW_CPU 4
 
-__attribute__((noinline)) struct cp_slice *cp_slice_by_getcpu(struct corepool_pool_impl *impl)
+__attribute__((noinline)) struct cp_slice *cp_slice_of_cpu(struct corepool_pool_impl *impl)
 {
-    int cpu = sched_getcpu();
-    uint32_t index = cpu < 0 || (uint32_t)cpu >= impl->possible_cpus ? 0 : (uint32_t)cpu;
-    return atomic_load_explicit(&impl->by_cpu[index], memory_order_relaxed);
+    uint32_t cpu = impl->is_cpu_known ? cp_rseq_cpu() : (uint32_t)sched_getcpu(); /* -1: no answer, out of range */
+    return atomic_load_explicit(&impl->by_cpu[cpu < impl->possible_cpus ? cpu : 0], memory_order_relaxed);
 }
 
 /* --- give back -------------------------------------------------------------------------------------------------------- */
@@ -160,6 +159,8 @@ int corepool_checkin(corepool_lease_t *lease)
     if (cp_unlikely(!lease || !lease->worker || !self ||
                     atomic_load_explicit(&lease->worker->holder, memory_order_relaxed) != self))
         return checkin_slowly(lease);
+    if (atomic_load_explicit(&lease->worker->slice->shelf.flags, memory_order_relaxed) & CP_SHELF_PORTABLE)
+        return checkin_portable(lease, self);
     enum cp_shelf_outcome outcome = put_on_shelf(lease, self, CP_SHELF_STOP_GIVE | CP_SHELF_LOOK_GIVE);
     if (cp_unlikely(outcome != CP_SHELF_DONE))
         return outcome == CP_SHELF_SWITCH ? checkin_portable(lease, self) : checkin_after(lease, outcome);
@@ -437,13 +438,14 @@ __attribute__((noinline)) static int checkout_after(corepool_pool_t pool, const 
     return checkout_slowly(pool, options, lease);
 }
 
-/* The usual case on a portable shelf. */
+/* The usual case on a portable shelf; slice: NULL where the caller's is not yet looked up. */
 __attribute__((noinline)) static int checkout_portable(corepool_pool_t pool, const corepool_checkout_options_t *options,
                                                        corepool_lease_t *lease, struct cp_slice *slice)
 {
     struct cp_item *item;
-    uint32_t flags = atomic_load_explicit(&slice->shelf.flags, memory_order_relaxed);
-    if (cp_unlikely(flags & CP_SHELF_LOOK_TAKE) ||
+    if (!slice)
+        slice = cp_slice_of_cpu(pool.impl);
+    if (cp_unlikely(atomic_load_explicit(&slice->shelf.flags, memory_order_relaxed) & CP_SHELF_LOOK_TAKE) ||
         cp_unlikely(cp_shelf_portable_take(&slice->shelf, CP_NEWEST, &item) != CP_SHELF_DONE))
         return checkout_slowly(pool, options, lease);
     if (cp_unlikely(!cp_pool_is_open(pool) || atomic_load_explicit(&item->doomed, memory_order_relaxed)))
@@ -462,7 +464,7 @@ int corepool_checkout(corepool_pool_t pool, const corepool_checkout_options_t *o
         return checkout_slowly(pool, options, lease);
     uint32_t cpu = cp_rseq_cpu();
     if (cp_unlikely(cpu >= pool.impl->cpus))
-        return checkout_slowly(pool, options, lease);
+        return checkout_portable(pool, options, lease, NULL);
     struct cp_slice *slice = atomic_load_explicit(&pool.impl->by_cpu[cpu], memory_order_relaxed);
     enum cp_shelf_outcome outcome =
         cp_rseq_take_newest(&slice->shelf, &item, CP_SHELF_STOP_TAKE | CP_SHELF_LOOK_TAKE);

@@ -15,15 +15,16 @@ struct cp_checkout {
     uint64_t epoch;         /* of the slice, while it was this pool's */
 };
 
-/* The same where rseq does not tell the CPU (valgrind, GLIBC_TUNABLES), or tells one that is not possible. */
-struct cp_slice *cp_slice_by_getcpu(struct corepool_pool_impl *impl);
+/* The slice that serves the CPU that the caller is on, by rseq or, where that does not tell the CPU (valgrind,
+ * GLIBC_TUNABLES), by the C library. */
+struct cp_slice *cp_slice_of_cpu(struct corepool_pool_impl *impl);
 
-/* The slice that serves the CPU that the caller is on. */
+/* The same, inline where there are rseq shelves. */
 static inline struct cp_slice *cp_slice_here(struct corepool_pool_impl *impl)
 {
     uint32_t cpu = cp_rseq_cpu();
     return cp_likely(cpu < impl->cpus) ? atomic_load_explicit(&impl->by_cpu[cpu], memory_order_relaxed)
-                                       : cp_slice_by_getcpu(impl);
+                                       : cp_slice_of_cpu(impl);
 }
 
 /* The slice that serves this caller, by its CPU or by the handle. */

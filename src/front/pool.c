@@ -150,7 +150,7 @@ static struct corepool_pool_impl *take_impl(struct corepool_runtime *runtime)
     cp_list_init(&impl->link);
     impl->runtime = runtime;
     impl->possible_cpus = cpus;
-    impl->cpus = cp_probe_cpu() ? cpus : 0;
+    impl->is_cpu_known = cp_probe_cpu();
     impl->local = COREPOOL_SHARD_LOCAL;
     impl->by_shard = calloc(runtime->shards, sizeof *impl->by_shard);
     impl->own = calloc(runtime->shards, sizeof *impl->own);
@@ -179,6 +179,8 @@ static int open_slices(struct corepool_pool_impl *impl, const struct cp_slice_co
         opening.config.core.seed = (uint64_t)cp_now_ns() + i * UINT64_C(0x9E3779B97F4A7C15);
         opening.config.portable = runtime->shelf == COREPOOL_SHELF_PORTABLE || size < runtime->shards ||
                                   !shard->single_cpu || !shard->pinned;
+        if (!opening.config.portable)
+            impl->cpus = impl->possible_cpus;
         if (opening.config.core.quota == 0)
             continue;
         int status = cp_shard_call(&runtime->shard[i], open_on_shard, &opening);
@@ -230,6 +232,7 @@ static void describe(struct cp_slice_config *base, struct corepool_pool_impl *im
     int64_t most = options->backoff_max_ms ? options->backoff_max_ms : BACKOFF_MAX_DEFAULT_MS;
     snprintf(impl->name, sizeof impl->name, "%s", options->name ? options->name : cls->name);
     impl->cls = cls;
+    impl->cpus = 0; /* until a slice has an rseq shelf */
     *base = (struct cp_slice_config){
         .cls = cls,
         .arg = arg,

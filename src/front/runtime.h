@@ -35,7 +35,7 @@ struct corepool_pool_impl {
     /* Read by every checkout. Odd: open, and a handle's generation equals it. Even: closing, gone or spare. */
     _Atomic uint32_t generation;
     int32_t local;                   /* COREPOOL_SHARD_LOCAL: with generation, what an unbound handle's value must be */
-    uint32_t cpus;                   /* of by_cpu, for callers who read their CPU from rseq; 0 where that tells nothing */
+    uint32_t cpus;                   /* length of by_cpu for the usual path by rseq; 0: no slice has an rseq shelf */
     _Atomic(struct cp_slice *) *by_shard; /* [shards]: the slice that serves it, its own or the nearest */
     /* Control. */
     struct corepool_runtime *runtime cp_line_aligned;
@@ -47,6 +47,7 @@ struct corepool_pool_impl {
     struct cp_slice **own;           /* [shards]: each shard's own slice until it has finished, else NULL */
     struct cp_list link;             /* in pools or spare_pools */
     uint32_t possible_cpus;          /* length of by_cpu */
+    bool is_cpu_known;               /* cp_rseq_cpu tells the CPU */
     _Atomic(struct cp_slice *) by_cpu[]; /* possible CPUs → slice */
 };
 
