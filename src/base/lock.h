@@ -37,10 +37,16 @@ static inline void cp_lock_take(struct cp_lock *lock)
         cp_lock_wait(lock);
 }
 
-static inline void cp_lock_free(struct cp_lock *lock)
+/* Frees it; true when cp_lock_wake is to follow. */
+static inline bool cp_lock_drop(struct cp_lock *lock)
 {
     atomic_store_explicit(&lock->held, 0, memory_order_release);
-    if (cp_unlikely(atomic_load_explicit(&lock->sleepers, memory_order_relaxed)))
+    return cp_unlikely(atomic_load_explicit(&lock->sleepers, memory_order_relaxed));
+}
+
+static inline void cp_lock_free(struct cp_lock *lock)
+{
+    if (cp_lock_drop(lock))
         cp_lock_wake(lock);
 }
 

@@ -135,20 +135,31 @@ __attribute__((noinline)) static int checkin_after(corepool_lease_t *lease, enum
     return end_after(lease, cp_self, first);
 }
 
-/* The usual case on a portable shelf. */
-__attribute__((noinline)) static int checkin_portable(corepool_lease_t *lease, struct cp_thread *self)
+__attribute__((noinline)) static int wake_and_succeed(struct cp_lock *lock)
+{
+    cp_lock_wake(lock);
+    return COREPOOL_OK;
+}
+
+/* The usual case on a portable shelf whose lock is free; without calls but at its end. */
+__attribute__((noinline)) static int checkin_portably(corepool_lease_t *lease, struct cp_thread *self)
 {
     cp_slot *slot = lease->worker;
     struct cp_shelf *shelf = &slot->slice->shelf;
-    if (cp_unlikely(atomic_load_explicit(&shelf->flags, memory_order_relaxed) & CP_SHELF_LOOK_GIVE))
+    if (cp_unlikely(atomic_load_explicit(&shelf->flags, memory_order_relaxed) & CP_SHELF_LOOK_GIVE) ||
+        cp_unlikely(!cp_lock_try(&shelf->lock)))
         return checkin_slowly(lease);
-    enum cp_shelf_outcome outcome = cp_shelf_portable_give(shelf, &slot->item, lease->generation,
-                                                           cp_stamp_passed(lease->generation, self->tag));
-    if (cp_unlikely(outcome != CP_SHELF_DONE))
-        return end_after(lease, self, outcome);
+    enum cp_shelf_outcome outcome = cp_shelf_give_locked(shelf, &slot->item, lease->generation,
+                                                         cp_stamp_passed(lease->generation, self->tag));
+    bool wake = cp_lock_drop(&shelf->lock);
+    if (cp_unlikely(outcome != CP_SHELF_DONE)) {
+        if (wake)
+            cp_lock_wake(&shelf->lock);
+        return checkin_slowly(lease);
+    }
     self->ended++;
     *lease = (corepool_lease_t){0};
-    return COREPOOL_OK;
+    return wake ? wake_and_succeed(&shelf->lock) : COREPOOL_OK;
 }
 
 /* The usual case, a lease that this thread took from a class without a checkin callback and gives back on its CPU, is
@@ -160,10 +171,10 @@ int corepool_checkin(corepool_lease_t *lease)
                     atomic_load_explicit(&lease->worker->holder, memory_order_relaxed) != self))
         return checkin_slowly(lease);
     if (atomic_load_explicit(&lease->worker->slice->shelf.flags, memory_order_relaxed) & CP_SHELF_PORTABLE)
-        return checkin_portable(lease, self);
+        return checkin_portably(lease, self);
     enum cp_shelf_outcome outcome = put_on_shelf(lease, self, CP_SHELF_STOP_GIVE | CP_SHELF_LOOK_GIVE);
     if (cp_unlikely(outcome != CP_SHELF_DONE))
-        return outcome == CP_SHELF_SWITCH ? checkin_portable(lease, self) : checkin_after(lease, outcome);
+        return outcome == CP_SHELF_SWITCH ? checkin_portably(lease, self) : checkin_after(lease, outcome);
     self->ended++;
     *lease = (corepool_lease_t){0};
     return COREPOOL_OK;
@@ -438,20 +449,43 @@ __attribute__((noinline)) static int checkout_after(corepool_pool_t pool, const 
     return checkout_slowly(pool, options, lease);
 }
 
-/* The usual case on a portable shelf; slice: NULL where the caller's is not yet looked up. */
-__attribute__((noinline)) static int checkout_portable(corepool_pool_t pool, const corepool_checkout_options_t *options,
-                                                       corepool_lease_t *lease, struct cp_slice *slice)
+/* The usual case on a portable shelf whose lock is free; without calls but at its end. */
+static int checkout_portable(corepool_pool_t pool, const corepool_checkout_options_t *options, corepool_lease_t *lease,
+                             struct cp_slice *slice)
 {
     struct cp_item *item;
-    if (!slice)
-        slice = cp_slice_of_cpu(pool.impl);
-    if (cp_unlikely(atomic_load_explicit(&slice->shelf.flags, memory_order_relaxed) & CP_SHELF_LOOK_TAKE) ||
-        cp_unlikely(cp_shelf_portable_take(&slice->shelf, CP_NEWEST, &item) != CP_SHELF_DONE))
+    struct cp_shelf *shelf = &slice->shelf;
+    if (cp_unlikely(atomic_load_explicit(&shelf->flags, memory_order_relaxed) & CP_SHELF_LOOK_TAKE) ||
+        cp_unlikely(!cp_lock_try(&shelf->lock)))
+        return checkout_slowly(pool, options, lease);
+    enum cp_shelf_outcome outcome = cp_shelf_take_locked(shelf, CP_NEWEST, &item);
+    bool wake = cp_lock_drop(&shelf->lock);
+    if (cp_unlikely(wake))
+        cp_lock_wake(&shelf->lock);
+    if (cp_unlikely(outcome != CP_SHELF_DONE))
         return checkout_slowly(pool, options, lease);
     if (cp_unlikely(!cp_pool_is_open(pool) || atomic_load_explicit(&item->doomed, memory_order_relaxed)))
         return checkout_after(pool, options, lease, cp_slot_of(item));
-    cp_checkout_lease(cp_slot_of(item), cp_self, lease);
+    cp_checkout_lease(cp_slot_of(item), cp_client, lease);
     return COREPOOL_OK;
+}
+
+/* The same, on an rseq shelf that is portable at the moment. */
+__attribute__((noinline)) static int checkout_switched(corepool_pool_t pool, const corepool_checkout_options_t *options,
+                                                       corepool_lease_t *lease, struct cp_slice *slice)
+{
+    return checkout_portable(pool, options, lease, slice);
+}
+
+/* The same, from the CPU's number. */
+__attribute__((noinline)) static int checkout_portably(corepool_pool_t pool, const corepool_checkout_options_t *options,
+                                                       corepool_lease_t *lease)
+{
+    uint32_t cpu = cp_rseq_cpu();
+    if (cp_unlikely(!pool.impl->is_cpu_known || cpu >= pool.impl->possible_cpus))
+        return checkout_slowly(pool, options, lease);
+    return checkout_portable(pool, options, lease,
+                             atomic_load_explicit(&pool.impl->by_cpu[cpu], memory_order_relaxed));
 }
 
 /* The usual case, an idle worker on the caller's CPU and a class without a checkout callback, is kept free of calls. */
@@ -464,12 +498,12 @@ int corepool_checkout(corepool_pool_t pool, const corepool_checkout_options_t *o
         return checkout_slowly(pool, options, lease);
     uint32_t cpu = cp_rseq_cpu();
     if (cp_unlikely(cpu >= pool.impl->cpus))
-        return checkout_portable(pool, options, lease, NULL);
+        return checkout_portably(pool, options, lease);
     struct cp_slice *slice = atomic_load_explicit(&pool.impl->by_cpu[cpu], memory_order_relaxed);
     enum cp_shelf_outcome outcome =
         cp_rseq_take_newest(&slice->shelf, &item, CP_SHELF_STOP_TAKE | CP_SHELF_LOOK_TAKE);
     if (cp_unlikely(outcome != CP_SHELF_DONE))
-        return outcome == CP_SHELF_SWITCH ? checkout_portable(pool, options, lease, slice)
+        return outcome == CP_SHELF_SWITCH ? checkout_switched(pool, options, lease, slice)
                                           : checkout_slowly(pool, options, lease);
     cp_slot *slot = cp_slot_of(item);
     if (cp_unlikely(!cp_pool_is_local(pool) || atomic_load_explicit(&item->doomed, memory_order_relaxed)))

@@ -137,6 +137,55 @@ struct cp_shelf {
 void cp_shelf_init(struct cp_shelf *shelf, _Atomic(struct cp_item *) *ring, uint32_t capacity, uint32_t cpu,
                    bool portable);
 
+/* Under the lock: why an operation cannot go on, or DONE. */
+static inline enum cp_shelf_outcome cp_shelf_check_locked(const struct cp_shelf *shelf)
+{
+    uint32_t flags = atomic_load_explicit(&shelf->flags, memory_order_relaxed);
+    if (!(flags & CP_SHELF_PORTABLE))
+        return CP_SHELF_ABORT; /* it has become an rseq shelf: look again */
+    return flags & CP_SHELF_CLOSED ? CP_SHELF_CLOSED_NOW : CP_SHELF_DONE;
+}
+
+static inline enum cp_shelf_outcome cp_shelf_take_locked(struct cp_shelf *shelf, enum cp_shelf_end end,
+                                                         struct cp_item **item)
+{
+    enum cp_shelf_outcome outcome = cp_shelf_check_locked(shelf);
+    if (outcome != CP_SHELF_DONE)
+        return outcome;
+    uint32_t head = atomic_load_explicit(&shelf->head, memory_order_relaxed);
+    uint32_t tail = atomic_load_explicit(&shelf->tail, memory_order_relaxed);
+    if (head == tail)
+        return CP_SHELF_EMPTY;
+    uint32_t at = end == CP_NEWEST ? head - 1 : tail;
+    *item = atomic_load_explicit(&shelf->ring[at & shelf->mask], memory_order_relaxed);
+    if (end == CP_NEWEST)
+        atomic_store_explicit(&shelf->head, head - 1, memory_order_relaxed);
+    else
+        atomic_store_explicit(&shelf->tail, tail + 1, memory_order_relaxed);
+    return CP_SHELF_DONE;
+}
+
+static inline enum cp_shelf_outcome cp_shelf_give_locked(struct cp_shelf *shelf, struct cp_item *item,
+                                                         uint64_t expected, uint64_t shelved)
+{
+    enum cp_shelf_outcome outcome = cp_shelf_check_locked(shelf);
+    if (outcome == CP_SHELF_ABORT)
+        return outcome;
+    if (atomic_load_explicit(&item->stamp, memory_order_relaxed) != expected)
+        return CP_SHELF_STALE;
+    if (outcome != CP_SHELF_DONE)
+        return outcome;
+    if (atomic_load_explicit(&shelf->flags, memory_order_relaxed) & CP_SHELF_WAITING)
+        return CP_SHELF_SOMEONE_WAITS;
+    if (atomic_load_explicit(&item->doomed, memory_order_relaxed))
+        return CP_SHELF_DOOMED;
+    uint32_t head = atomic_load_explicit(&shelf->head, memory_order_relaxed);
+    atomic_store_explicit(&item->stamp, shelved, memory_order_relaxed);
+    atomic_store_explicit(&shelf->ring[head & shelf->mask], item, memory_order_relaxed);
+    atomic_store_explicit(&shelf->head, head + 1, memory_order_relaxed);
+    return CP_SHELF_DONE;
+}
+
 /* The portable half; also reached through the inline functions below. */
 enum cp_shelf_outcome cp_shelf_portable_take(struct cp_shelf *shelf, enum cp_shelf_end end, struct cp_item **item);
 enum cp_shelf_outcome cp_shelf_portable_give(struct cp_shelf *shelf, struct cp_item *item, uint64_t expected,
