@@ -85,10 +85,16 @@ static void on_reply(int status, const corepool_http_response_t *response, void 
     if (client->output) {
         size_t length = relay_format(client->output, &client->request, response);
         uv_buf_t buffer = uv_buf_init(client->output, (unsigned)length);
-        status = uv_write(&client->write, (uv_stream_t *)&client->tcp, &buffer, 1, on_written);
+        status = uv_try_write((uv_stream_t *)&client->tcp, &buffer, 1); /* nearly always all of it */
+        if (status != (int)length) {
+            size_t sent = status > 0 ? (size_t)status : 0;
+            buffer = uv_buf_init(client->output + sent, (unsigned)(length - sent));
+            if (uv_write(&client->write, (uv_stream_t *)&client->tcp, &buffer, 1, on_written) == 0)
+                return;
+            status = UV_EPIPE;
+        }
     }
-    if (status < 0)
-        on_written(&client->write, status);
+    on_written(&client->write, status);
 }
 
 static void take_request(struct client *client)
