@@ -35,7 +35,7 @@ struct corepool_pool_impl {
     /* Read by every checkout. Odd: open, and a handle's generation equals it. Even: closing, gone or spare. */
     _Atomic uint32_t generation;
     int32_t local;                   /* COREPOOL_SHARD_LOCAL: with generation, what an unbound handle's value must be */
-    uint32_t cpus;                   /* length of by_cpu for the usual path by rseq; 0: no slice has an rseq shelf */
+    _Atomic uint32_t cpus;           /* length of by_cpu for the usual path by rseq; 0: no slice has an rseq shelf */
     _Atomic(struct cp_slice *) *by_shard; /* [shards]: the slice that serves it, its own or the nearest */
     /* Control. */
     struct corepool_runtime *runtime cp_line_aligned;

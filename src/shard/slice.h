@@ -39,7 +39,7 @@ struct cp_slice {
     struct cp_shelf shelf;
     /* Read by callers, fixed while open. */
     cp_slot *slots cp_line_aligned;
-    const corepool_class_t *cls;
+    _Atomic(const corepool_class_t *) cls;
     struct corepool_shard *shard;
     uint32_t capacity;           /* slots in the block, a power of two; the first core.options.quota are used */
     _Atomic uint64_t epoch;      /* one per opening, over the whole process; 0 while closed */
