@@ -1,7 +1,8 @@
 /* tests/stress/ask.c: asynchronous checkouts, on shards and on loops that clients attach; and evictions.
  *
- * An ask is one asynchronous request. Its callback must run exactly once, on the thread that asked, unless that thread
- * ended: then never. Asks stay allocated until the scene ends, so that a callback too many is seen and not a crash. */
+ * An ask is one asynchronous request. Its callback must run exactly once, on the thread that asked, unless
+ * that thread ended: then never. Asks stay allocated until the scene ends, so that a callback too many is
+ * seen and not a crash. */
 #include <stdlib.h>
 
 #include "stress.h"
@@ -41,7 +42,8 @@ void free_asks(void)
 static struct ask *make_ask(struct client *client, bool on_shard)
 {
     static const int64_t timeouts[] = {1, 1, 3, 20, COREPOOL_INFINITE, COREPOOL_INFINITE, COREPOOL_INFINITE, 0};
-    static const enum ending endings[] = {END_NOW, END_NOW, END_NOW, END_LATER, END_LATER, END_LATER, END_REMOVE, END_FAIL};
+    static const enum ending endings[] = {END_NOW,   END_NOW,   END_NOW,    END_LATER,
+                                          END_LATER, END_LATER, END_REMOVE, END_FAIL};
     struct ask *ask = calloc(1, sizeof *ask);
     if (!ask)
         broke("oracle", "no memory to ask");
@@ -58,7 +60,7 @@ static struct ask *make_ask(struct client *client, bool on_shard)
     return ask;
 }
 
-/* --- the answer ---------------------------------------------------------------------------------------------------------- */
+/* --- the answer ------------------------------------------------------------------------------------------- */
 
 static void count_kind(const struct ask *ask, enum kind kind)
 {
@@ -140,7 +142,7 @@ static void on_answer(int status, const corepool_lease_t *lease, void *arg)
         atomic_fetch_sub(&scene.asking, 1);
 }
 
-/* --- asking -------------------------------------------------------------------------------------------------------------- */
+/* --- asking ----------------------------------------------------------------------------------------------- */
 
 static void issue(struct ask *ask)
 {
@@ -161,7 +163,8 @@ static void cancel(struct ask *ask)
     int status = corepool_request_cancel(ask->request);
     if (status == COREPOOL_ESTALE)
         return;
-    if (status != COREPOOL_OK || answered || !atomic_load(&ask->completions) || ask->status != COREPOOL_ECANCELED)
+    if (status != COREPOOL_OK || answered || !atomic_load(&ask->completions) ||
+        ask->status != COREPOOL_ECANCELED)
         broke("L5", "a cancel of %s ended with %s", answered ? "an answered request" : "a waiting request",
               corepool_error_name(status));
     count_kind(ask, KIND_CANCEL);
@@ -213,7 +216,7 @@ bool forget_ask(struct ask *ask, struct client *client)
     return true;
 }
 
-/* --- a session on a client's loop ------------------------------------------------------------------------------------------- */
+/* --- a session on a client's loop ------------------------------------------------------------------------- */
 
 static bool is_answered(struct ask *const *session, unsigned count)
 {
@@ -266,7 +269,7 @@ void ask_on_loop(struct client *client)
     run_session(client, session, count);
 }
 
-/* --- evictions ------------------------------------------------------------------------------------------------------------- */
+/* --- evictions -------------------------------------------------------------------------------------------- */
 
 struct eviction {
     corepool_worker_t *slot;

@@ -1,7 +1,7 @@
 /* tests/stress/client.c: what a client thread does, step by step.
  *
- * A client that holds a lease never waits long for another one, and between steps it holds nothing, so that clients
- * cannot wait for each other in a ring: whoever waits without end waits for the library. */
+ * A client that holds a lease never waits long for another one, and between steps it holds nothing, so that
+ * clients cannot wait for each other in a ring: whoever waits without end waits for the library. */
 #include <poll.h>
 #include <sched.h>
 #include <unistd.h>
@@ -11,7 +11,7 @@
 /* Pairs in one step's burst. */
 #define BURST 8
 
-/* --- taking and ending ---------------------------------------------------------------------------------------------- */
+/* --- taking and ending ------------------------------------------------------------------------------------ */
 
 static void count_outcome(struct client *client, struct life *life, int status)
 {
@@ -74,7 +74,7 @@ void end(struct client *client, struct hand *hand)
     ended(corepool_checkin(&hand->lease), hand);
 }
 
-/* --- kinds of steps -------------------------------------------------------------------------------------------------- */
+/* --- kinds of steps --------------------------------------------------------------------------------------- */
 
 static void do_pair(struct client *client)
 {
@@ -136,7 +136,8 @@ static void do_stale(struct client *client, struct hand *hand)
     end(client, hand);
     int status = endings[draw(&client->random) % 3](&copy);
     if (status != COREPOOL_ESTALE)
-        broke("L2", "a second ending of a lease on %s: %s", hand->life->plan->name, corepool_error_name(status));
+        broke("L2", "a second ending of a lease on %s: %s", hand->life->plan->name,
+              corepool_error_name(status));
     if (hand->lease.worker || corepool_checkin(&hand->lease) != COREPOOL_ESTALE)
         broke("L2", "an ended lease is not zero");
 }
@@ -160,7 +161,8 @@ static void do_command(struct client *client, enum kind kind)
     corepool_checkout_options_t how = {.timeout_ms = pick_timeout(client), .command = &command};
     struct life *life = pick_life(client);
     int status = take(client, life, &how, &hand);
-    if (status == COREPOOL_OK && life->plan->cls->checkout && (command.skip || atomic_load(&command.removals) > 0))
+    if (status == COREPOOL_OK && life->plan->cls->checkout &&
+        (command.skip || atomic_load(&command.removals) > 0))
         broke("L5", "a checkout from %s was granted against its class's word", life->plan->name);
     if (status == COREPOOL_OK)
         end(client, &hand);
@@ -187,7 +189,7 @@ static void with_lease(struct client *client, enum kind kind)
     }
 }
 
-/* --- the thread -------------------------------------------------------------------------------------------------------- */
+/* --- the thread ------------------------------------------------------------------------------------------- */
 
 static enum kind pick_kind(struct client *client)
 {
@@ -272,7 +274,7 @@ void *run_client(void *arg)
     return NULL;
 }
 
-/* --- handover ------------------------------------------------------------------------------------------------------------ */
+/* --- handover --------------------------------------------------------------------------------------------- */
 
 static void spin(struct client *client, unsigned most)
 {
@@ -298,8 +300,8 @@ static bool others_run(const struct client *client)
     return false;
 }
 
-/* Holds its worker until another client has been served, by the other worker: nothing that this one does helps. One client
- * at a time, so that they do not wait for each other. */
+/* Holds its worker until another client has been served, by the other worker: nothing that this one does
+ * helps. One client at a time, so that they do not wait for each other. */
 static void hold_for_others(struct client *client)
 {
     static _Atomic bool busy;

@@ -1,5 +1,5 @@
-/* tests/stress/control.c: what happens to clients from outside: pools are closed and reopened, threads are signalled and
- * moved to other CPUs, shards lose their CPU. Thread: control, but for the storm's timers. */
+/* tests/stress/control.c: what happens to clients from outside: pools are closed and reopened, threads are
+ * signalled and moved to other CPUs, shards lose their CPU. Thread: control, but for the storm's timers. */
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>
@@ -16,8 +16,8 @@
 /* A shard is moved off its CPU, or back, once in so many ticks. */
 #define SHARD_MOVE_TICKS 40
 
-/* An interrupted thread stands still for a while, wherever it was: once in so many signals, longer than a pool takes to
- * close and its memory to become another's. */
+/* An interrupted thread stands still for a while, wherever it was: once in so many signals, longer than a
+ * pool takes to close and its memory to become another's. */
 #define STALL_SIGNALS 128
 #define STALL_NS 6000000
 

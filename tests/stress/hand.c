@@ -1,10 +1,10 @@
-/* tests/stress/hand.c: leases that change threads: parcels, ended by whoever finds them, and duels, in which two threads
- * end one lease at the same moment. */
+/* tests/stress/hand.c: leases that change threads: parcels, ended by whoever finds them, and duels, in which
+ * two threads end one lease at the same moment. */
 #include <stdlib.h>
 
 #include "stress.h"
 
-/* --- parcels --------------------------------------------------------------------------------------------------------- */
+/* --- parcels ---------------------------------------------------------------------------------------------- */
 
 #define PARCELS 8
 
@@ -50,7 +50,7 @@ bool end_parcel(struct client *client)
     return true;
 }
 
-/* --- duels ------------------------------------------------------------------------------------------------------------- */
+/* --- duels ------------------------------------------------------------------------------------------------ */
 
 /* IDLE → OFFERED → TAKEN (a partner stands ready) → GO → DONE → IDLE; or OFFERED → IDLE when nobody came. */
 enum { IDLE, OFFERED, TAKEN, GO, DONE };
@@ -92,8 +92,8 @@ static void judge(const struct hand *hand, int mine, int other)
 {
     bool both = mine == COREPOOL_OK && other == COREPOOL_OK;
     if ((mine != COREPOOL_OK && mine != COREPOOL_ESTALE) || (other != COREPOOL_OK && other != COREPOOL_ESTALE))
-        broke("L2", "two threads ended a lease on %s: %s and %s", hand->life->plan->name, corepool_error_name(mine),
-              corepool_error_name(other));
+        broke("L2", "two threads ended a lease on %s: %s and %s", hand->life->plan->name,
+              corepool_error_name(mine), corepool_error_name(other));
     if (mine != COREPOOL_OK && other != COREPOOL_OK)
         broke("L2", "two threads ended a lease on %s and neither did", hand->life->plan->name);
     if (both && scene.portable)

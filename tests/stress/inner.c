@@ -1,6 +1,8 @@
-/* tests/stress/inner.c: for builds with the library's objects, -DCP_POINTS and -DCP_STORM: delays at the library's
- * schedule-injection points and within its restartable sequences, and the count of those that were restarted. */
+/* tests/stress/inner.c: for builds with the library's objects, -DCP_POINTS and -DCP_STORM: delays at the
+ * library's schedule-injection points and within its restartable sequences, and the count of those that were
+ * restarted. */
 #include <poll.h>
+#include <sched.h>
 
 #include "base/point.h"
 #include "machine/shelf.h"
@@ -21,7 +23,8 @@ uint64_t inner_aborts(void)
     return atomic_load(&cp_shelf_aborts);
 }
 
-/* Some microseconds; and so long that a thread which is often interrupted does not get through before this changes. */
+/* Some microseconds; and so long that a thread which is often interrupted does not get through before this
+ * changes. */
 #define SLOW_TURNS 20000
 #define STUCK_TURNS 400000
 
@@ -47,4 +50,14 @@ void cp_point_hook(enum cp_point point)
     else if (chance % 8 == 2)
         for (uint64_t turns = (chance >> 8) % 4096; turns; turns--)
             relax();
+}
+
+/* libuv's loop waits, in a loop of yields, for a sender that is inside uv_async_send. The storm stops
+ * senders there for milliseconds; newer kernels then keep a thread that yields so often, which is a shard,
+ * off the CPU for seconds, and that would drown what the storm looks for. This program's own yield sleeps
+ * instead, for libuv, too. */
+__attribute__((visibility("default"))) int sched_yield(void)
+{
+    step_aside();
+    return 0;
 }

@@ -1,7 +1,8 @@
-/* tests/stress/ledger.c: worker classes that count what happens to their workers, and the oracle of one holder.
+/* tests/stress/ledger.c: worker classes that count what happens to their workers, and the oracle of one
+ * holder.
  *
- * Four classes: plain has init and terminate only; picky also has the callbacks at checkout and checkin; slow opens and
- * ends its workers later, and fails now and then; blocking runs on libuv's thread pool. */
+ * Four classes: plain has init and terminate only; picky also has the callbacks at checkout and checkin;
+ * slow opens and ends its workers later, and fails now and then; blocking runs on libuv's thread pool. */
 #include <poll.h>
 #include <stdlib.h>
 
@@ -48,7 +49,7 @@ uint64_t life_terminated(const struct life *life)
     return sum;
 }
 
-/* --- the class's side ---------------------------------------------------------------------------------------------- */
+/* --- the class's side ------------------------------------------------------------------------------------- */
 
 static uint64_t draw_for(struct life *life)
 {
@@ -117,8 +118,9 @@ static int checkout(void *resource, void *command, void **client)
         broke("L6", "a terminated worker is being checked out");
     if (wish && wish->skip)
         return COREPOOL_SKIP;
-    return wish && atomic_load(&wish->removals) > 0 && atomic_fetch_sub(&wish->removals, 1) > 0 ? COREPOOL_REMOVE
-                                                                                               : COREPOOL_OK;
+    return wish && atomic_load(&wish->removals) > 0 && atomic_fetch_sub(&wish->removals, 1) > 0
+               ? COREPOOL_REMOVE
+               : COREPOOL_OK;
 }
 
 /* A client that leaves nothing in its lease wants the worker removed. */
@@ -128,7 +130,7 @@ static int checkin(void *resource, void *client)
     return client ? COREPOOL_OK : COREPOOL_REMOVE;
 }
 
-/* --- later ------------------------------------------------------------------------------------------------------------ */
+/* --- later ------------------------------------------------------------------------------------------------ */
 
 static void post_later(corepool_worker_t *slot, corepool_shard_cb fn)
 {
@@ -231,7 +233,7 @@ const corepool_class_t blocking_class = {
     .terminate = terminate,
 };
 
-/* --- the holder's side -------------------------------------------------------------------------------------------------- */
+/* --- the holder's side ------------------------------------------------------------------------------------ */
 
 void oracle_grab(struct hand *hand, unsigned number)
 {

@@ -1,4 +1,5 @@
-/* tests/stress/pools.c: the pools of a scene, from open to close, and what must be true of them when nobody moves.
+/* tests/stress/pools.c: the pools of a scene, from open to close, and what must be true of them when nobody
+ * moves.
  *
  * Thread: main, or control while clients run. */
 #include <poll.h>
@@ -9,7 +10,8 @@
 struct life *open_life(unsigned plan)
 {
     const struct plan *what = &scene.plans[plan];
-    corepool_pool_options_t how = {.name = what->name, .flags = what->flags, .backoff_min_ms = 1, .backoff_max_ms = 4};
+    corepool_pool_options_t how = {
+        .name = what->name, .flags = what->flags, .backoff_min_ms = 1, .backoff_max_ms = 4};
     struct life *life = calloc(1, sizeof *life);
     if (!life)
         broke("oracle", "no memory for a pool's life");
@@ -40,8 +42,9 @@ void close_life(struct life *life, void (*meanwhile)(void))
         broke("L6", "pool %s: %llu workers were initialised and %llu terminated", life->plan->name,
               (unsigned long long)inits, (unsigned long long)terminated);
     if (atomic_load(&life->pool_inits) != atomic_load(&life->pool_terminates))
-        broke("L6", "pool %s: its state was initialised on %llu shards and terminated on %llu", life->plan->name,
-              (unsigned long long)atomic_load(&life->pool_inits), (unsigned long long)atomic_load(&life->pool_terminates));
+        broke("L6", "pool %s: its state was initialised on %llu shards and terminated on %llu",
+              life->plan->name, (unsigned long long)atomic_load(&life->pool_inits),
+              (unsigned long long)atomic_load(&life->pool_terminates));
 }
 
 void free_lives(void)
@@ -55,7 +58,7 @@ void free_lives(void)
         atomic_store(&scene.lives[i], NULL);
 }
 
-/* --- when nobody moves --------------------------------------------------------------------------------------------- */
+/* --- when nobody moves ------------------------------------------------------------------------------------ */
 
 static corepool_stats_t stats_of(const struct life *life)
 {
@@ -91,7 +94,8 @@ static corepool_stats_t wait_for_rest(const struct life *life)
 static void check_life(const struct life *life)
 {
     corepool_stats_t stats = wait_for_rest(life);
-    uint64_t size = life->plan->flags & COREPOOL_POOL_PER_SHARD ? life->plan->size * scene.shards : life->plan->size;
+    uint64_t size =
+        life->plan->flags & COREPOOL_POOL_PER_SHARD ? life->plan->size * scene.shards : life->plan->size;
     uint64_t sum = stats.vacant + stats.opening + stats.idle + stats.leased + stats.closing;
     uint64_t live = atomic_load(&life->inits) - life_terminated(life);
     if (stats.quota != size || sum != size)
@@ -126,7 +130,7 @@ void check_quiescent(void)
         broke("audit", "%s", corepool_error_detail());
 }
 
-/* --- reasons ----------------------------------------------------------------------------------------------------------- */
+/* --- reasons ---------------------------------------------------------------------------------------------- */
 
 static void expect(corepool_reason_t reason, uint64_t least, uint64_t most)
 {
@@ -139,7 +143,8 @@ static void expect(corepool_reason_t reason, uint64_t least, uint64_t most)
               (unsigned long long)most);
 }
 
-/* Of two that end one lease, either may be the one that counts; an exit may also find a grant that came too late. */
+/* Of two that end one lease, either may be the one that counts; an exit may also find a grant that came too
+ * late. */
 void check_reasons(void)
 {
     struct tally sum = {0};
@@ -148,7 +153,8 @@ void check_reasons(void)
     uint64_t duels = sum.kinds[KIND_DUEL];
     expect(COREPOOL_REASON_REMOVED, sum.kinds[KIND_REMOVE], sum.kinds[KIND_REMOVE] + duels);
     expect(COREPOOL_REASON_FAILED, sum.kinds[KIND_FAIL], sum.kinds[KIND_FAIL] + duels);
-    expect(COREPOOL_REASON_DOWN, sum.kinds[KIND_LEFT_BEHIND], sum.kinds[KIND_LEFT_BEHIND] + sum.kinds[KIND_VISITOR]);
+    expect(COREPOOL_REASON_DOWN, sum.kinds[KIND_LEFT_BEHIND],
+           sum.kinds[KIND_LEFT_BEHIND] + sum.kinds[KIND_VISITOR]);
     expect(COREPOOL_REASON_EVICTED, 0, sum.kinds[KIND_EVICT_LEASED] + sum.kinds[KIND_EVICT_LATER]);
     expect(COREPOOL_REASON_CHECKIN, sum.kinds[KIND_CHECKIN_REMOVES], sum.kinds[KIND_CHECKIN_REMOVES]);
     expect(COREPOOL_REASON_HANGUP, 0, 0);

@@ -1,7 +1,7 @@
 /* tests/stress/report.c: counts, the end of a program whose law broke, and the watchdog.
  *
- * The watchdog is the judge of L3 and L5: a client whose step lasts longer than the patience waits for something that
- * does not come. It looks at the clients' step counters only, so it needs nobody's help. */
+ * The watchdog is the judge of L3 and L5: a client whose step lasts longer than the patience waits for
+ * something that does not come. It looks at the clients' step counters only, so it needs nobody's help. */
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -113,8 +113,8 @@ void check_kinds(void)
 static void print_lease(const corepool_lease_info_t *info, void *arg)
 {
     (void)arg;
-    fprintf(stderr, "    %s: worker %u of shard %u is held by thread %lld (%s)\n", info->pool, info->worker, info->shard,
-            (long long)info->thread_id, info->thread_name);
+    fprintf(stderr, "    %s: worker %u of shard %u is held by thread %lld (%s)\n", info->pool, info->worker,
+            info->shard, (long long)info->thread_id, info->thread_name);
 }
 
 static void print_pools(void)
@@ -124,10 +124,12 @@ static void print_pools(void)
         struct life *life = atomic_load(&scene.lives[i]);
         if (!life || corepool_pool_stats(life->pool, &stats) != COREPOOL_OK)
             continue;
-        fprintf(stderr, "  %-10s quota %llu vacant %llu opening %llu idle %llu leased %llu closing %llu waiting %llu\n",
+        fprintf(stderr,
+                "  %-10s quota %llu vacant %llu opening %llu idle %llu leased %llu closing %llu waiting %llu\n",
                 life->plan->name, (unsigned long long)stats.quota, (unsigned long long)stats.vacant,
-                (unsigned long long)stats.opening, (unsigned long long)stats.idle, (unsigned long long)stats.leased,
-                (unsigned long long)stats.closing, (unsigned long long)stats.waiting);
+                (unsigned long long)stats.opening, (unsigned long long)stats.idle,
+                (unsigned long long)stats.leased, (unsigned long long)stats.closing,
+                (unsigned long long)stats.waiting);
         corepool_pool_leases(life->pool, print_lease, NULL);
     }
 }
@@ -137,8 +139,8 @@ static void print_clients(void)
     for (unsigned i = 0; i < scene.client_count; i++) {
         const struct client *client = &scene.clients[i];
         fprintf(stderr, "  client %u: %s, step %llu, cpu %d, parcels %u%s\n", client->number,
-                kind_names[atomic_load(&client->doing)], (unsigned long long)atomic_load(&client->steps), client->cpu,
-                atomic_load(&client->parcels), atomic_load(&client->tid) ? "" : ", gone");
+                kind_names[atomic_load(&client->doing)], (unsigned long long)atomic_load(&client->steps),
+                client->cpu, atomic_load(&client->parcels), atomic_load(&client->tid) ? "" : ", gone");
     }
 }
 
@@ -154,7 +156,8 @@ void broke(const char *law, const char *format, ...)
     va_start(args, format);
     vfprintf(stderr, format, args);
     va_end(args);
-    fprintf(stderr, "\n  scene %s, seed %llu\n", scene.name ? scene.name : "none", (unsigned long long)options.seed);
+    fprintf(stderr, "\n  scene %s, seed %llu\n", scene.name ? scene.name : "none",
+            (unsigned long long)options.seed);
     alarm(5); /* what follows asks the library, which may be stuck */
     print_counts();
     print_clients();

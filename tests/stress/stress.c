@@ -1,9 +1,10 @@
 /* tests/stress/stress.c: options, scenes and rounds of the stress. See stress.h for what is watched.
  *
- * A scene is one runtime with its pools; it runs in rounds, each ending in a quiescent point: every client has ended,
- * nothing is under way. Scenes: clients pinned one after the other to the CPUs; clients free; a handover of one worker
- * between few clients, where nothing else would wake a request that was overlooked; a storm of signals and
- * migrations. Exit status: 0 all laws held, 1 one broke, 2 bad usage, 77 this shelf is not to be had here. */
+ * A scene is one runtime with its pools; it runs in rounds, each ending in a quiescent point: every client
+ * has ended, nothing is under way. Scenes: clients pinned one after the other to the CPUs; clients free; a
+ * handover of one worker between few clients, where nothing else would wake a request that was overlooked; a
+ * storm of signals and migrations. Exit status: 0 all laws held, 1 one broke, 2 bad usage, 77 this shelf is
+ * not to be had here. */
 #include <dirent.h>
 #include <getopt.h>
 #include <poll.h>
@@ -44,7 +45,7 @@ static const struct plan handover_plans[] = {
     {"handover-2", &plain_class, 2, COREPOOL_POOL_PER_SHARD, 1, false},
 };
 
-/* --- baseline of the process ------------------------------------------------------------------------------------------ */
+/* --- baseline of the process ------------------------------------------------------------------------------ */
 
 static unsigned count_entries(const char *path)
 {
@@ -85,7 +86,7 @@ static void check_baseline(unsigned descriptors, unsigned threads)
         broke("L7", "%u descriptors before, %u after", descriptors, count_entries("/proc/self/fd"));
 }
 
-/* --- a scene ------------------------------------------------------------------------------------------------------------ */
+/* --- a scene ---------------------------------------------------------------------------------------------- */
 
 static _Atomic unsigned shards_ready;
 
@@ -189,8 +190,12 @@ static bool play(const struct cast *cast)
     unsigned descriptors = count_entries("/proc/self/fd"), threads = count_entries("/proc/self/task");
     int64_t began = now_ms();
     uint64_t aborts = inner_aborts();
-    scene = (struct scene){.name = cast->name, .plans = cast->plans, .plan_count = cast->plan_count,
-                           .client_count = cast->clients, .storm = cast->storm, .deadline_ms = scene.deadline_ms};
+    scene = (struct scene){.name = cast->name,
+                           .plans = cast->plans,
+                           .plan_count = cast->plan_count,
+                           .client_count = cast->clients,
+                           .storm = cast->storm,
+                           .deadline_ms = scene.deadline_ms};
     for (unsigned i = 0; i < cast->plan_count; i++)
         scene.weights += cast->plans[i].weight;
     total = shared = (struct tally){0};
@@ -212,7 +217,7 @@ static bool play(const struct cast *cast)
     return true;
 }
 
-/* --- the program ------------------------------------------------------------------------------------------------------- */
+/* --- the program ------------------------------------------------------------------------------------------ */
 
 static void usage(FILE *out)
 {
@@ -262,9 +267,10 @@ static bool read_option(int option)
 static bool read_options(int argc, char **argv)
 {
     static const struct option known[] = {
-        {"ops", 1, NULL, 'o'},    {"seed", 1, NULL, 's'},   {"threads", 1, NULL, 't'},  {"seconds", 1, NULL, 'l'},
-        {"shelf", 1, NULL, 'S'},  {"pinned", 0, NULL, 'p'}, {"free", 0, NULL, 'f'},     {"both", 0, NULL, 'b'},
-        {"handover", 0, NULL, 'H'}, {"storm", 0, NULL, 'x'},  {"patience", 1, NULL, 'w'}, {NULL, 0, NULL, 0}};
+        {"ops", 1, NULL, 'o'},     {"seed", 1, NULL, 's'},     {"threads", 1, NULL, 't'},
+        {"seconds", 1, NULL, 'l'}, {"shelf", 1, NULL, 'S'},    {"pinned", 0, NULL, 'p'},
+        {"free", 0, NULL, 'f'},    {"both", 0, NULL, 'b'},     {"handover", 0, NULL, 'H'},
+        {"storm", 0, NULL, 'x'},   {"patience", 1, NULL, 'w'}, {NULL, 0, NULL, 0}};
     int option;
     while ((option = getopt_long(argc, argv, "", known, NULL)) != -1)
         if (!read_option(option))
@@ -282,7 +288,8 @@ static bool play_all(void)
     uint64_t ops = options.ops / (scenes ? scenes : 1);
     const unsigned plans = sizeof mixed_plans / sizeof *mixed_plans;
     const struct cast casts[] = {
-        {"handover", handover_plans, 2, 3, scenes ? options.ops / HANDOVER_SHARE : options.ops, true, false, run_handover},
+        {"handover", handover_plans, 2, 3, scenes ? options.ops / HANDOVER_SHARE : options.ops, true, false,
+         run_handover},
         {"pinned", mixed_plans, plans, options.threads, ops, true, false, run_client},
         {"free", mixed_plans, plans, options.threads, ops, false, false, run_client},
         {"storm", mixed_plans, plans, options.threads, ops, false, true, run_client},

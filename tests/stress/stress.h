@@ -1,4 +1,5 @@
-/* tests/stress/stress.h: many threads use everything the library offers at once, while an oracle watches the laws.
+/* tests/stress/stress.h: many threads use everything the library offers at once, while an oracle watches the
+ * laws.
  *
  * How the laws are watched:
  *   L1  at every quiescent point: the audit, and each pool's counts sum to its size
@@ -9,8 +10,8 @@
  *   L7  descriptors and threads are the same before and after a runtime
  * A broken law ends the program with the seed.
  *
- * Threads: main (rounds, quiescent points), clients, visitors (threads that exit with leases), control (reopens pools,
- * migrates, signals), watchdog, and the runtime's shards. Default of this header: any. */
+ * Threads: main (rounds, quiescent points), clients, visitors (threads that exit with leases), control
+ * (reopens pools, migrates, signals), watchdog, and the runtime's shards. Default of this header: any. */
 #ifndef STRESS_H
 #define STRESS_H
 
@@ -76,8 +77,9 @@ struct tally {
 };
 
 /* One writer at a time but for `shared`, so that a step costs no locked instruction. */
-#define BUMP(counter) \
-    atomic_store_explicit(&(counter), atomic_load_explicit(&(counter), memory_order_relaxed) + 1, memory_order_relaxed)
+#define BUMP(counter)                                                                                          \
+    atomic_store_explicit(&(counter), atomic_load_explicit(&(counter), memory_order_relaxed) + 1,              \
+                          memory_order_relaxed)
 
 struct options {
     uint64_t ops, seed;
@@ -263,8 +265,8 @@ static inline uint64_t mix(uint64_t value)
     return value ^ (value >> 31);
 }
 
-/* Lets others run, by a short sleep: a thread that yields in a loop may be made to wait for seconds, as kernels since 6.18
- * take the rest of its time slice each time. */
+/* Lets others run, by a short sleep: a thread that yields in a loop may be made to wait for seconds, as
+ * kernels since 6.18 take the rest of its time slice each time. */
 static inline void step_aside(void)
 {
     nanosleep(&(struct timespec){.tv_nsec = 1000}, NULL);
