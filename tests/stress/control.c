@@ -131,12 +131,14 @@ void *control(void *stop)
 {
     _Atomic bool *stopped = stop;
     uint64_t random = mix(options.seed ^ NUMBER_CONTROL) | 1;
+    unsigned churned = 0; /* plans, the last ones of the scene's */
+    while (churned < scene.plan_count && scene.plans[scene.plan_count - 1 - churned].churned)
+        churned++;
     for (unsigned tick = 1; !atomic_load(stopped); tick++) {
-        unsigned plan = tick % scene.plan_count;
         sweep();
         inner_stir(draw(&random));
-        if (scene.plans[plan].churned)
-            reopen(plan);
+        if (churned)
+            reopen(scene.plan_count - 1 - tick % churned);
         if (scene.storm)
             storm(&random, tick);
         if (now_ms() > scene.deadline_ms)
