@@ -4,6 +4,7 @@
 
 #include <corepool/checkout.h>
 #include <corepool/error.h>
+#include <corepool/event.h>
 #include <corepool/http.h>
 #include <corepool/pool.h>
 #include <corepool/process.h>

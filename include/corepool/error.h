@@ -31,16 +31,22 @@ extern "C" {
     X(EPROTO, -16, "the peer broke the protocol")                                \
     X(ELIMIT, -17, "a limit was exceeded")                                       \
     X(EOPEN, -18, "a worker could not be opened")                                \
-    X(ENOTSUP, -19, "not supported on this machine")
+    X(ENOTSUP, -19, "not supported here")                                        \
+    X(EOVERLOAD, -20, "too many requests wait")                                  \
+    X(ESHED, -21, "shed: requests have waited too long for some time")
 
 enum {
     COREPOOL_OK = 0,
     /* Outcome of an init or terminate callback: it finishes later (corepool/worker.h). */
     COREPOOL_PENDING = 1,
-    /* Outcome of a checkout or checkin callback: this worker is to be terminated and replaced. */
+    /* Outcome of a callback about a worker: it is to be terminated and replaced. */
     COREPOOL_REMOVE = 2,
-    /* Outcome of a checkout callback: the caller gets COREPOOL_ESKIPPED, the worker stays. */
+    /* Outcome of an enqueue or checkout callback: the caller gets COREPOOL_ESKIPPED, the worker stays. */
     COREPOOL_SKIP = 3,
+    /* Outcome of pool_init, and then of corepool_pool_open: there is to be no pool, and that is no failure. */
+    COREPOOL_IGNORE = 4,
+    /* Outcome of a ping callback: the worker is terminated, and the whole pool closes, on every shard. */
+    COREPOOL_STOP = 5,
 #define COREPOOL_ERROR_ENUM(name, value, text) COREPOOL_##name = (value),
     COREPOOL_ERROR_TABLE(COREPOOL_ERROR_ENUM)
 #undef COREPOOL_ERROR_ENUM

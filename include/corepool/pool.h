@@ -4,6 +4,7 @@
 #ifndef COREPOOL_POOL_H
 #define COREPOOL_POOL_H
 
+#include <corepool/event.h>
 #include <corepool/worker.h>
 
 #ifdef __cplusplus
@@ -33,14 +34,47 @@ typedef struct corepool_pool {
 #define COREPOOL_POOL_FIFO 0x4u      /* hand out the worker that was idle longest; default: the last one used */
 #define COREPOOL_POOL_MANAGED 0x8u   /* no shelf: every checkout and checkin goes through the shard's manager,
                                       * as in NimblePool; made for comparison */
+#define COREPOOL_POOL_SERIALISED 0x10u /* NimblePool's model: enqueue, checkout and checkin callbacks run on the
+                                      * shard's thread, with the pool state; implies COREPOOL_POOL_MANAGED */
+#define COREPOOL_POOL_TIME_LEASES 0x20u /* measure how long each lease is held; costs two clock readings a lease */
 
-/* Zero means the default in every field. */
+/* For max_idle_pings: no pings at all. For lifetime_jitter_percent: none. */
+#define COREPOOL_NONE (~0u)
+
+/* Zero means the default in every field. Times are measured by the slice's manager when it looks at its workers, which
+ * it does only for a pool that sets one of them, at least eight times in the shortest of them. */
 typedef struct corepool_pool_options {
     const char *name;        /* for messages; default: the class's name; copied, cut at 31 bytes */
     unsigned flags;          /* COREPOOL_POOL_…; default 0 */
+    /* Opening. */
     unsigned max_opening;    /* workers of one slice that may be opening at once; default 8 */
     int64_t backoff_min_ms;  /* wait after a first failed init; default 20 */
     int64_t backoff_max_ms;  /* the wait doubles up to this; default 2000; jitter takes off up to half */
+    unsigned warm;           /* workers of the pool to keep open though it is lazy, or idle_close_ms would end them;
+                              * shared out like the size; default 0 */
+    /* Idle workers. */
+    int64_t idle_timeout_ms; /* NimblePool's worker_idle_timeout: every so often, workers idle for that long are pinged;
+                              * default: never. Without a ping callback: a COREPOOL_EVENT_WARNING, and no timer */
+    unsigned max_idle_pings; /* of one slice at a time; the rest have their turn next time; default: no limit */
+    int64_t idle_close_ms;   /* a worker idle for that long is terminated, above `warm`; default: never */
+    int64_t max_lifetime_ms; /* a worker that was opened so long ago is replaced once it is not leased; default: never */
+    unsigned lifetime_jitter_percent; /* up to so much is taken off each worker's lifetime, drawn once when it is
+                              * opened, so that those opened together do not end together; 1 to 100, default 10 */
+    int64_t validate_after_ms; /* the class's validate runs at the checkout of a worker idle for that long; default
+                              * 500 */
+    /* Waiting. */
+    unsigned max_waiting;    /* requests that may wait on one shard; one more is COREPOOL_EOVERLOAD; default: no limit */
+    int64_t shed_target_ms;  /* requests are shed (COREPOOL_ESHED) by CoDel's rule once all have waited longer than this */
+    int64_t shed_interval_ms; /* … for this long; default: never, and 100 */
+    /* Leases. */
+    int64_t lease_report_ms; /* a lease held for that long is a COREPOOL_EVENT_OVERDUE, and again each time that its
+                              * age has doubled; default: never */
+    int64_t lease_limit_ms;  /* after so long its worker is not used again: terminated (reason TIMEOUT) when the lease
+                              * ends; default: never */
+    unsigned backtrace_every; /* every n'th checkout of a thread notes its backtrace, for reports; default: none */
+    /* Told of what happens; see corepool/event.h. */
+    corepool_event_cb on_event; /* default none */
+    void *event_arg;
 } corepool_pool_options_t;
 
 /* Opens a pool of `size` workers (1 … COREPOOL_SIZE_MAX) of class `cls`, whose callbacks get `arg`; both
@@ -61,16 +95,6 @@ COREPOOL_PUBLIC int corepool_pool_close(corepool_pool_t pool, int64_t timeout_ms
 /* The same pool, for one shard only: whatever CPU the caller is on, that shard's slice is asked. With an unknown
  * shard the result is the zero value. Thread: any. */
 COREPOOL_PUBLIC corepool_pool_t corepool_pool_at(corepool_pool_t pool, unsigned shard);
-
-/* One lease that is out. Strings are valid during the callback. */
-typedef struct corepool_lease_info {
-    const char *pool;
-    unsigned shard;
-    unsigned worker;   /* corepool_worker_number */
-    uint64_t checkout; /* the slot's how-many'th lease */
-    int64_t thread_id; /* kernel thread id of the holder, as in gettid() */
-    char thread_name[16];
-} corepool_lease_info_t;
 
 /* Calls fn for every lease that is out at this moment; fn must not call back into the library. Thread: any.
  * Returns the number of leases, or a negative code. */

@@ -25,12 +25,27 @@ typedef struct corepool_worker corepool_worker_t;
     X(CHECKOUT, "removed by the checkout callback")                       \
     X(CHECKIN, "removed by the checkin callback")                         \
     X(EVICTED, "evicted by its class")                                    \
-    X(HANGUP, "the peer hung up")
+    X(HANGUP, "the peer hung up")                                         \
+    X(VALIDATE, "found bad after it had been idle")                       \
+    X(PING, "removed by the ping callback")                               \
+    X(INFO, "removed by the info callback")                               \
+    X(IDLE, "idle for too long")                                          \
+    X(EXPIRED, "at the end of its lifetime")                              \
+    X(TIMEOUT, "leased for too long")                                     \
+    X(FLUSHED, "the pool was flushed")                                    \
+    X(RESIZED, "the pool became smaller")                                 \
+    X(DETACHED, "taken out of the pool by a client")
 typedef enum corepool_reason {
 #define COREPOOL_REASON_ENUM(name, text) COREPOOL_REASON_##name,
     COREPOOL_REASON_TABLE(COREPOOL_REASON_ENUM)
 #undef COREPOOL_REASON_ENUM
+    COREPOOL_REASON_USER = 64, /* from here to COREPOOL_REASON_MAX: the program's own */
+    COREPOOL_REASON_MAX = 255,
 } corepool_reason_t;
+
+/* COREPOOL_REMOVE and COREPOOL_STOP with a reason of the program's own, for any callback that may return those. */
+#define COREPOOL_REMOVE_BECAUSE(reason) (0x100 + (reason))
+#define COREPOOL_STOP_BECAUSE(reason) (0x200 + (reason))
 
 /* The text of a reason. Static storage. Thread: any. */
 COREPOOL_PUBLIC const char *corepool_reason_text(corepool_reason_t reason);

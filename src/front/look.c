@@ -21,6 +21,8 @@ static void visit_slot(struct cp_slice *slice, cp_slot *slot, struct visit *visi
     const struct cp_thread *holder = atomic_load_explicit(&slot->holder, memory_order_relaxed);
     corepool_lease_info_t info = {.pool = slice->config.name,
                                   .shard = slice->shard->index,
+                                  .cpu = slice->shard->cpu,
+                                  .age_ms = -1,
                                   .worker = slot->number,
                                   .checkout = cp_stamp_generation(stamp),
                                   .thread_id = holder ? atomic_load(&holder->id) : 0};

@@ -243,6 +243,8 @@ static void describe(struct cp_slice_config *base, struct corepool_pool_impl *im
                  .max_opening = options->max_opening ? options->max_opening : MAX_OPENING_DEFAULT,
                  .backoff_min_ns = least * CP_NS_PER_MS,
                  .backoff_max_ns = (most < least ? least : most) * CP_NS_PER_MS},
+        .on_event = options->on_event,
+        .event_arg = options->event_arg,
         .finished = on_slice_finished,
         .context = impl,
     };

@@ -256,6 +256,16 @@ void cp_slice_touch(struct cp_slice *slice)
     cp_shard_look_after(slice->shard, slice);
 }
 
+void cp_slice_tell(const struct cp_slice *slice, const corepool_event_t *event)
+{
+    corepool_event_t told = *event;
+    if (!slice->config.on_event)
+        return;
+    told.pool = slice->config.name;
+    told.shard = slice->shard->index;
+    slice->config.on_event(&told, slice->config.event_arg);
+}
+
 /* --- open and close -------------------------------------------------------------------------------------------------- */
 
 static void deliver_nudge(struct cp_message *message)

@@ -15,7 +15,7 @@
 #ifndef CP_SHARD_SLICE_H
 #define CP_SHARD_SLICE_H
 
-#include <corepool/worker.h>
+#include <corepool/event.h>
 
 #include "core/core.h"
 #include "machine/thread.h"
@@ -27,6 +27,8 @@ struct cp_slice_config {
     bool portable;  /* callers from several CPUs: the portable shelf */
     bool fifo;
     struct cp_core_options core;
+    corepool_event_cb on_event; /* may be NULL */
+    void *event_arg;
     /* On the shard, when the last worker and the pool state are gone. The slice must not be used afterwards. */
     void (*finished)(struct cp_slice *slice, void *context);
     void *context;
@@ -97,6 +99,9 @@ bool cp_slice_send_request(struct cp_slice *slice, struct cp_request *request, u
 
 /* Tells the manager that a request was given up (its outcome was decided by the caller). Thread: the one that sent it. */
 void cp_slice_give_up(struct cp_request *request);
+
+/* Tells the program; pool and shard are filled in here. */
+void cp_slice_tell(const struct cp_slice *slice, const corepool_event_t *event);
 
 /* Asks the manager to look at the returned list. Thread: any. */
 void cp_slice_nudge(struct cp_slice *slice);

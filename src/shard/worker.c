@@ -231,6 +231,6 @@ const char *corepool_reason_text(corepool_reason_t reason)
     case COREPOOL_REASON_##name: return text;
         COREPOOL_REASON_TABLE(REASON_TEXT)
 #undef REASON_TEXT
+    default: return reason >= COREPOOL_REASON_USER && reason <= COREPOOL_REASON_MAX ? "the program's own" : "unknown reason";
     }
-    return "unknown reason";
 }
