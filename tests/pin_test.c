@@ -1,0 +1,50 @@
+/* tests/pin_test.c: what a runtime does when the kernel refuses to pin its threads. A seccomp filter plays that kernel;
+ * it lasts as long as the process, and every test has one of its own. */
+#include <criterion/criterion.h>
+
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+
+#include "support/callers.h"
+
+static void refuse_pins(void)
+{
+    struct sock_filter rules[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_sched_setaffinity, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog filter = {.len = sizeof rules / sizeof *rules, .filter = rules};
+    cr_assert_eq(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+    cr_assert_eq(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter), 0);
+}
+
+Test(pin, a_required_pin_that_is_refused_fails_the_start_and_leaves_nothing_behind)
+{
+    corepool_runtime_t *runtime;
+    laws_baseline();
+    refuse_pins();
+    cr_expect_eq(corepool_runtime_start(NULL, &runtime), COREPOOL_ESYSTEM);
+    cr_expect_null(runtime);
+    laws_expect_detail("pin");
+    laws_expect_baseline();
+}
+
+Test(pin, a_preferred_pin_that_is_refused_is_done_without)
+{
+    struct laws_count count = {0};
+    corepool_lease_t lease;
+    refuse_pins();
+    corepool_runtime_t *runtime = laws_start(&(corepool_runtime_options_t){.pin = COREPOOL_PIN_PREFERRED});
+    corepool_pool_t pool = laws_open(&laws_class, &count, 2 * corepool_runtime_shards(runtime), 0);
+    for (int i = 0; i < 1000; i++) {
+        cr_assert_eq(corepool_checkout(pool, NULL, &lease), COREPOOL_OK, "%s", corepool_error_detail());
+        cr_assert_eq(corepool_checkin(&lease), COREPOOL_OK);
+    }
+    laws_end();
+}
