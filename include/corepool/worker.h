@@ -29,6 +29,7 @@ typedef struct corepool_worker corepool_worker_t;
     X(VALIDATE, "found bad after it had been idle")                       \
     X(PING, "removed by the ping callback")                               \
     X(INFO, "removed by the info callback")                               \
+    X(UPDATE, "removed by the update callback")                               \
     X(IDLE, "idle for too long")                                          \
     X(EXPIRED, "at the end of its lifetime")                              \
     X(TIMEOUT, "leased for too long")                                     \
@@ -54,6 +55,12 @@ COREPOOL_PUBLIC const char *corepool_reason_text(corepool_reason_t reason);
  * functions below marked *shard* must not be called from there. */
 #define COREPOOL_CLASS_BLOCKING 0x1u
 
+/* When the cancelled callback's request ended. */
+typedef enum corepool_cancelled {
+    COREPOOL_CANCELLED_QUEUED, /* while it waited */
+    COREPOOL_CANCELLED_LEASED, /* with the lease */
+} corepool_cancelled_t;
+
 /* A worker class. Static data of the program or library that offers it: must outlive every pool of it.
  * All callbacks but init are optional. None may block, unless COREPOOL_CLASS_BLOCKING says so for init and
  * terminate. */
@@ -62,7 +69,8 @@ typedef struct corepool_class {
     unsigned flags;     /* COREPOOL_CLASS_…; default 0 */
 
     /* Once per slice when the pool opens, before any worker: sets *pool_state (default: the pool's class
-     * argument). Negative: the pool does not open; corepool_pool_open returns that code. */
+     * argument). COREPOOL_IGNORE: there is to be no pool, on any shard, and that is no failure. Negative: the pool does
+     * not open. corepool_pool_open returns either. */
     int (*pool_init)(void *arg, corepool_shard_t *shard, void **pool_state);
     /* Last, after every worker's terminate; runs once for each pool_init that succeeded. */
     void (*pool_terminate)(void *pool_state, corepool_reason_t reason);
@@ -75,17 +83,42 @@ typedef struct corepool_class {
      * COREPOOL_ECANCELED, or ready after all). Without it, closing waits for init to end by itself. */
     void (*init_cancel)(corepool_worker_t *worker, void *pool_state);
 
-    /* At each checkout, before the caller has it. Thread: the caller's. *client: what the caller gets as
-     * lease->resource; preset to the resource. COREPOOL_OK; COREPOOL_REMOVE (terminated with reason
-     * CHECKOUT, the same request tries the next); COREPOOL_SKIP (the caller gets COREPOOL_ESKIPPED). Any
-     * other value counts as COREPOOL_REMOVE. */
-    int (*checkout)(void *resource, void *command, void **client);
-    /* At each corepool_checkin, with lease->resource as the client left it. Thread: the caller's. COREPOOL_OK or
-     * COREPOOL_REMOVE (reason CHECKIN; any other value counts as that). */
-    int (*checkin)(void *resource, void *client);
+    /* enqueue, checkout and checkin: thread: the caller's, with pool_state NULL; in a pool with COREPOOL_POOL_SERIALISED
+     * the shard's, with the slice's pool state. */
 
-    /* Ends a worker that was initialised: exactly once. COREPOOL_OK; or COREPOOL_PENDING, and later exactly
-     * one corepool_worker_gone. */
+    /* Each request, before anything else is done for it, also when a worker is idle. *wrapped: what checkout and
+     * cancelled get as the command; preset to the command. COREPOOL_OK or COREPOOL_SKIP (the caller gets
+     * COREPOOL_ESKIPPED; any other value counts as that). Not again when the same request tries the next worker. */
+    int (*enqueue)(void *pool_state, void *command, void **wrapped);
+    /* At each checkout, before the caller has it. *client: what the caller gets as
+     * lease->resource; preset to the resource. COREPOOL_OK; COREPOOL_REMOVE (terminated with reason
+     * CHECKOUT, the same request tries the next); COREPOOL_SKIP (the caller gets COREPOOL_ESKIPPED, the worker stays
+     * idle). Any other value counts as COREPOOL_REMOVE. */
+    int (*checkout)(void *pool_state, void *resource, void *command, void **client);
+    /* At each corepool_checkin, with lease->resource as the client left it. COREPOOL_OK or
+     * COREPOOL_REMOVE (reason CHECKIN; any other value counts as that). */
+    int (*checkin)(void *pool_state, void *resource, void *client);
+    /* A request ended without a worker that its caller could use: QUEUED, it timed out, was cancelled or its thread ended
+     * while it waited; LEASED, its thread ended with the lease, or the client ended it with corepool_checkin_fail; runs
+     * before that worker's terminate. wrapped: what enqueue made of the command; NULL without an enqueue callback,
+     * as the client's own memory may be gone. Not when the pool closes. */
+    void (*cancelled)(void *pool_state, corepool_cancelled_t how, void *wrapped);
+    /* corepool_update: changes the worker. COREPOOL_OK; or COREPOOL_REMOVE (reason UPDATE; any other value counts as
+     * that): not used again once the lease ends. */
+    int (*update)(corepool_worker_t *worker, void *pool_state, void *resource, void *message);
+    /* corepool_pool_info: each worker that is idle at that moment, once. COREPOOL_OK or COREPOOL_REMOVE (reason INFO). */
+    int (*info)(corepool_worker_t *worker, void *pool_state, void *resource, void *message);
+    /* A worker idle for idle_timeout_ms. COREPOOL_OK; COREPOOL_REMOVE (reason PING); COREPOOL_STOP: it is terminated, and
+     * the pool closes, on every shard. */
+    int (*ping)(corepool_worker_t *worker, void *pool_state, void *resource);
+    /* At the checkout of a worker that was idle for validate_after_ms. Thread: the caller's. COREPOOL_OK or
+     * COREPOOL_REMOVE (reason VALIDATE; the same request tries the next). */
+    int (*validate)(void *resource);
+    /* corepool_detach: forgets the resource, which is the client's from now on; terminate does not run. COREPOOL_OK. */
+    int (*detach)(corepool_worker_t *worker, void *pool_state, void *resource);
+
+    /* Ends a worker that was initialised: exactly once, with its newest resource. COREPOOL_OK; or COREPOOL_PENDING, and
+     * later exactly one corepool_worker_gone. A negative code is a COREPOOL_EVENT_WARNING, and otherwise as OK. */
     int (*terminate)(corepool_worker_t *worker, void *pool_state, void *resource, corepool_reason_t reason);
 } corepool_class_t;
 

@@ -32,6 +32,8 @@ const char *corepool_error_text(int code)
     case COREPOOL_PENDING: return "pending";
     case COREPOOL_REMOVE: return "remove";
     case COREPOOL_SKIP: return "skip";
+    case COREPOOL_IGNORE: return "ignore";
+    case COREPOOL_STOP: return "stop";
 #define ERROR_TEXT(name, value, text) \
     case value: return text;
         COREPOOL_ERROR_TABLE(ERROR_TEXT)
@@ -47,6 +49,8 @@ const char *corepool_error_name(int code)
     case COREPOOL_PENDING: return "PENDING";
     case COREPOOL_REMOVE: return "REMOVE";
     case COREPOOL_SKIP: return "SKIP";
+    case COREPOOL_IGNORE: return "IGNORE";
+    case COREPOOL_STOP: return "STOP";
 #define ERROR_NAME(name, value, text) \
     case value: return #name;
         COREPOOL_ERROR_TABLE(ERROR_NAME)

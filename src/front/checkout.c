@@ -114,7 +114,7 @@ static corepool_reason_t ask_class(const corepool_lease_t *lease)
     if (cp_likely(!cls->checkin) || cp_slot_stamp(lease->worker) != lease->generation)
         return COREPOOL_REASON_NONE;
     void *resource = atomic_load_explicit(&lease->worker->resource, memory_order_relaxed);
-    return cls->checkin(resource, lease->resource) == COREPOOL_OK ? COREPOOL_REASON_NONE : COREPOOL_REASON_CHECKIN;
+    return cls->checkin(NULL, resource, lease->resource) == COREPOOL_OK ? COREPOOL_REASON_NONE : COREPOOL_REASON_CHECKIN;
 }
 
 /* Everything but the usual case. */
@@ -254,7 +254,7 @@ int cp_checkout_validate(const struct cp_checkout *checkout, corepool_lease_t *l
     const corepool_class_t *cls = lease->worker->slice->cls;
     if (cp_likely(!cls->checkout))
         return COREPOOL_OK;
-    int verdict = cls->checkout(lease->resource, checkout->command, &lease->resource);
+    int verdict = cls->checkout(NULL, lease->resource, checkout->command, &lease->resource);
     if (cp_likely(verdict == COREPOOL_OK))
         return COREPOOL_OK;
     bool skip = verdict == COREPOOL_SKIP;

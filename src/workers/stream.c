@@ -197,10 +197,10 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 
 /* ---- checkout and checkin: the holder ---- */
 
-int cp_stream_checkout(void *resource, void *command, void **client)
+int cp_stream_checkout(void *pool_state, void *resource, void *command, void **client)
 {
     struct cp_stream *stream = resource;
-    (void)command, (void)client;
+    (void)pool_state, (void)command, (void)client;
     if (stream->flags & COREPOOL_STREAM_ON_SHARD) {
         if (corepool_shard_current() != corepool_worker_shard(stream->worker))
             return COREPOOL_SKIP;
@@ -213,10 +213,10 @@ int cp_stream_checkout(void *resource, void *command, void **client)
     return COREPOOL_OK;
 }
 
-int cp_stream_checkin(void *resource, void *client)
+int cp_stream_checkin(void *pool_state, void *resource, void *client)
 {
     struct cp_stream *stream = resource;
-    (void)client;
+    (void)pool_state, (void)client;
     if (!(stream->flags & COREPOOL_STREAM_ON_SHARD))
         return COREPOOL_OK;
     stream->on_loan = false;

@@ -47,8 +47,8 @@ int cp_stream_open(corepool_worker_t *worker, const corepool_stream_options_t *o
 
 /* The class's callbacks, for any class that is built on a stream. */
 void cp_stream_cancel(corepool_worker_t *worker, void *pool_state);
-int cp_stream_checkout(void *resource, void *command, void **client);
-int cp_stream_checkin(void *resource, void *client);
+int cp_stream_checkout(void *pool_state, void *resource, void *command, void **client);
+int cp_stream_checkin(void *pool_state, void *resource, void *client);
 int cp_stream_terminate(corepool_worker_t *worker, void *pool_state, void *resource, corepool_reason_t reason);
 
 /* The stream under a lease of class `cls`, or NULL with detail. Holder. */

@@ -109,11 +109,11 @@ static int terminate(corepool_worker_t *slot, void *pool_state, void *resource, 
     return COREPOOL_OK;
 }
 
-static int checkout(void *resource, void *command, void **client)
+static int checkout(void *pool_state, void *resource, void *command, void **client)
 {
     struct command *wish = command;
     const struct worker *worker = resource;
-    (void)client;
+    (void)pool_state, (void)client;
     if (!atomic_load(&worker->live))
         broke("L6", "a terminated worker is being checked out");
     if (wish && wish->skip)
@@ -124,9 +124,9 @@ static int checkout(void *resource, void *command, void **client)
 }
 
 /* A client that leaves nothing in its lease wants the worker removed. */
-static int checkin(void *resource, void *client)
+static int checkin(void *pool_state, void *resource, void *client)
 {
-    (void)resource;
+    (void)pool_state, (void)resource;
     return client ? COREPOOL_OK : COREPOOL_REMOVE;
 }
 

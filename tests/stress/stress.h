@@ -88,7 +88,7 @@ struct options {
     bool pinned, free, handover, storm;
 };
 
-#define REASONS ((unsigned)COREPOOL_REASON_HANGUP + 1)
+#define REASONS ((unsigned)COREPOOL_REASON_MAX + 1)
 
 /* A kind of pool. Churned ones are closed and reopened under load. */
 struct plan {

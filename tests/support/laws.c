@@ -93,20 +93,20 @@ static void cancel_open(corepool_worker_t *worker, void *pool_state)
     corepool_worker_failed(worker, COREPOOL_ECANCELED);
 }
 
-static int check_out(void *resource, void *command, void **client)
+static int check_out(void *pool_state, void *resource, void *command, void **client)
 {
     struct laws_unit *unit = resource;
     int outcome = unit->count->on_checkout ? unit->count->on_checkout(command) : COREPOOL_OK;
-    (void)client;
+    (void)pool_state, (void)client;
     if (outcome == COREPOOL_OK && atomic_exchange(&unit->in_use, 1))
         atomic_fetch_add(&unit->count->overlaps, 1);
     return outcome;
 }
 
-static int check_in(void *resource, void *client)
+static int check_in(void *pool_state, void *resource, void *client)
 {
     struct laws_unit *unit = resource;
-    (void)client;
+    (void)pool_state, (void)client;
     atomic_store(&unit->in_use, 0);
     return atomic_load(&unit->count->checkin_outcome);
 }

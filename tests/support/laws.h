@@ -18,7 +18,7 @@
 /* A timeout that is meant to pass. */
 #define LAWS_SHORT_MS 20
 
-#define LAWS_REASONS (COREPOOL_REASON_DETACHED + 1)
+#define LAWS_REASONS (COREPOOL_REASON_MAX + 1)
 
 /* What a counting class saw of one pool. Zero is the start; to be handed over as the pool's class argument. */
 struct laws_count {
