@@ -257,9 +257,13 @@ Test(worker, a_code_of_a_callback_that_is_none_counts_as_remove)
 
 Test(worker, every_reason_has_its_text)
 {
-    for (int reason = COREPOOL_REASON_NONE; reason < LAWS_REASONS; reason++)
-        cr_expect_neq(strcmp(corepool_reason_text((corepool_reason_t)reason), "unknown reason"), 0);
-    cr_expect_str_eq(corepool_reason_text((corepool_reason_t)99), "unknown reason");
+#define EXPECT_TEXT(name, text) cr_expect_str_eq(corepool_reason_text(COREPOOL_REASON_##name), text);
+    COREPOOL_REASON_TABLE(EXPECT_TEXT)
+#undef EXPECT_TEXT
+    cr_expect_str_eq(corepool_reason_text((corepool_reason_t)(COREPOOL_REASON_USER - 1)), "unknown reason");
+    cr_expect_str_eq(corepool_reason_text(COREPOOL_REASON_USER), "the program's own");
+    cr_expect_str_eq(corepool_reason_text(COREPOOL_REASON_MAX), "the program's own");
+    cr_expect_str_eq(corepool_reason_text((corepool_reason_t)(COREPOOL_REASON_MAX + 1)), "unknown reason");
 }
 
 static void check_in_lease(void *lease)
