@@ -8,16 +8,22 @@
 extern "C" {
 #endif
 
+/* kind, text; what an event of that kind says beside pool and shard. */
+#define COREPOOL_EVENT_TABLE(X)                                                                                      \
+    X(OPENED, "worker ready")       /* a worker; duration_ms since its init began */                                 \
+    X(OPEN_FAILED, "open failed")   /* a worker; `text`: why; code: init's; duration_ms as above */                  \
+    X(CLOSED, "worker terminated")  /* a worker; reason; duration_ms since it was ready */                           \
+    X(WAITED, "granted")            /* a request was granted, that worker, after it had waited duration_ms */        \
+    X(TIMEOUT, "timed out")         /* a request timed out after duration_ms; code */                                \
+    X(SHED, "refused as overload")  /* a request; code EOVERLOAD or ESHED; duration_ms that it had waited */         \
+    X(OVERDUE, "lease overdue")     /* `lease` is held for duration_ms by now */                                     \
+    X(STALL, "callback stalls")     /* callback `text` of this pool has run for duration_ms by now; see stall_ms */  \
+    X(WARNING, "warning")           /* `text`: an option that has no effect, a callback that returned nonsense */
+
 typedef enum corepool_event_kind {
-    COREPOOL_EVENT_OPENED,      /* a worker is ready; duration_ms since its init began */
-    COREPOOL_EVENT_OPEN_FAILED, /* `text`: why; code: init's */
-    COREPOOL_EVENT_CLOSED,      /* a worker was terminated; reason; duration_ms since it was ready */
-    COREPOOL_EVENT_WAITED,      /* a request was granted after it had waited duration_ms */
-    COREPOOL_EVENT_TIMEOUT,     /* a request timed out after duration_ms */
-    COREPOOL_EVENT_SHED,        /* a request was refused as overload: code EOVERLOAD or ESHED */
-    COREPOOL_EVENT_OVERDUE,     /* `lease` is held for duration_ms by now */
-    COREPOOL_EVENT_STALL,       /* callback `text` of this pool has run for duration_ms by now; see stall_ms */
-    COREPOOL_EVENT_WARNING,     /* `text`: an option that has no effect, a callback that returned nonsense */
+#define COREPOOL_EVENT_ENUM(name, text) COREPOOL_EVENT_##name,
+    COREPOOL_EVENT_TABLE(COREPOOL_EVENT_ENUM)
+#undef COREPOOL_EVENT_ENUM
 } corepool_event_kind_t;
 
 /* How many return addresses a lease's backtrace has at most. */
@@ -50,9 +56,14 @@ typedef struct corepool_event {
     const corepool_lease_info_t *lease;
 } corepool_event_t;
 
-/* Thread: the shard's; COREPOOL_EVENT_STALL: the watchdog's; a WARNING about options: that of corepool_pool_open. Must not
- * block; may call what a shard's code may call. */
+/* Told on the shard where it happens, in the order in which it happens there; statistics count it already, and nobody
+ * has been woken for it yet (a caller that times out knows first). Thread: the shard's; COREPOOL_EVENT_STALL: the
+ * watchdog's; a WARNING about options: that of corepool_pool_open. Must not block; may call what a shard's code may
+ * call. */
 typedef void (*corepool_event_cb)(const corepool_event_t *event, void *arg);
+
+/* The text of a kind; "unknown event" for a value that is none. Static storage. Thread: any. */
+COREPOOL_PUBLIC const char *corepool_event_text(corepool_event_kind_t kind);
 
 #ifdef __cplusplus
 }

@@ -39,6 +39,7 @@ struct corepool_worker {
     struct cp_list link;                   /* in one of the core's lists, by phase */
     void *context;                         /* the class's, while opening */
     void *job;                             /* shard/worker.c's, for classes that block */
+    int64_t since;                         /* while OPENING: when init began; then when it was ready */
     uint32_t round;                        /* of the core's opens, in which this one began */
     uint8_t phase;                         /* enum cp_phase */
     bool counted;                          /* by the check that is under way */

@@ -5,6 +5,17 @@
 #include "base/error.h"
 #include "front/runtime.h"
 
+const char *corepool_event_text(corepool_event_kind_t kind)
+{
+    switch (kind) {
+#define EVENT_TEXT(name, text) \
+    case COREPOOL_EVENT_##name: return text;
+        COREPOOL_EVENT_TABLE(EVENT_TEXT)
+#undef EVENT_TEXT
+    }
+    return "unknown event";
+}
+
 /* --- leases ------------------------------------------------------------------------------------------------------- */
 
 struct visit {

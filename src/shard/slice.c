@@ -133,6 +133,8 @@ static void do_grant(struct cp_slice *slice, cp_slot *slot, struct cp_request *r
     cp_point(GRANT_DECIDED);
     if (cp_request_decide(request, CP_GRANTED)) {
         cp_core_granted(&slice->core, waited);
+        cp_slice_tell(slice, &(corepool_event_t){.kind = COREPOOL_EVENT_WAITED, .worker = slot->number,
+                                                 .duration_ms = waited / CP_NS_PER_MS});
         tell(request, notify);
         return;
     }

@@ -27,11 +27,22 @@ static void deliver_request(struct cp_message *message)
     cp_slice_touch(slice);
 }
 
+static void tell_timeout(const struct cp_request *request)
+{
+    if (atomic_load_explicit(&request->outcome, memory_order_relaxed) != CP_TIMED_OUT ||
+        !request->slice->config.on_event)
+        return;
+    cp_slice_tell(request->slice,
+                  &(corepool_event_t){.kind = COREPOOL_EVENT_TIMEOUT, .code = COREPOOL_ETIMEDOUT,
+                                      .duration_ms = (cp_now_ns() - request->posted_at) / CP_NS_PER_MS});
+}
+
 static void deliver_given_up(struct cp_message *message)
 {
     struct cp_request *request = cp_container(message, struct cp_request, given_up);
     if (request->slice) {
         cp_core_give_up(&request->slice->core, request);
+        tell_timeout(request);
         cp_slice_touch(request->slice);
     }
     cp_request_release(request);

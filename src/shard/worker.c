@@ -41,14 +41,38 @@ static void forget_error(struct cp_slice *slice)
     cp_lock_free(&slice->error_lock);
 }
 
+static int64_t ms_between(int64_t from_ns, int64_t to_ns)
+{
+    return (to_ns - from_ns) / CP_NS_PER_MS;
+}
+
+static void tell(const cp_slot *slot, corepool_event_t *event)
+{
+    event->worker = slot->number;
+    cp_slice_tell(slot->slice, event);
+}
+
+static void tell_failure(const cp_slot *slot, int code, int64_t now_ns)
+{
+    char why[CP_ERROR_BYTES];
+    if (!slot->slice->config.on_event)
+        return;
+    cp_slice_last_error(slot->slice, why);
+    tell(slot, &(corepool_event_t){.kind = COREPOOL_EVENT_OPEN_FAILED, .code = code, .text = why,
+                                   .duration_ms = ms_between(slot->since, now_ns)});
+}
+
 void corepool_worker_ready(corepool_worker_t *worker, void *resource)
 {
     cp_assert(cp_on_shard(worker->slice->shard));
     if (worker->phase != CP_OPENING)
         return;
+    int64_t began = worker->since;
     atomic_store_explicit(&worker->resource, resource, memory_order_relaxed);
+    worker->since = cp_now_ns();
     forget_error(worker->slice);
     cp_core_opened(&worker->slice->core, worker);
+    tell(worker, &(corepool_event_t){.kind = COREPOOL_EVENT_OPENED, .duration_ms = ms_between(began, worker->since)});
     cp_slice_touch(worker->slice);
 }
 
@@ -62,7 +86,9 @@ void corepool_worker_failed(corepool_worker_t *worker, int code)
         corepool_worker_explain(worker, "init of %s: %s", slice->cls->name, corepool_error_text(code));
     free(worker->job);
     worker->job = NULL;
-    cp_core_open_failed(&slice->core, worker, cp_now_ns());
+    int64_t now = cp_now_ns();
+    cp_core_open_failed(&slice->core, worker, now);
+    tell_failure(worker, code, now);
     cp_slice_touch(slice);
 }
 
@@ -75,6 +101,8 @@ void corepool_worker_gone(corepool_worker_t *worker)
     worker->job = NULL;
     atomic_store_explicit(&worker->resource, NULL, memory_order_relaxed);
     cp_core_gone(&worker->slice->core, worker);
+    tell(worker, &(corepool_event_t){.kind = COREPOOL_EVENT_CLOSED, .reason = worker->doom,
+                                     .duration_ms = ms_between(worker->since, cp_now_ns())});
     cp_slice_touch(worker->slice);
 }
 
@@ -158,6 +186,7 @@ void cp_worker_open(cp_slot *slot)
     slot->context = NULL;
     atomic_store(&slot->item.doomed, 0);
     slot->explained = false;
+    slot->since = cp_now_ns();
     if (class_of(slot)->flags & COREPOOL_CLASS_BLOCKING) {
         open_blocking(slot);
         return;

@@ -123,15 +123,22 @@ void outcome_note(int status, const corepool_lease_t *lease, void *arg)
     atomic_fetch_add(&outcome->called, 1);
 }
 
-corepool_pool_t laws_start_one(const corepool_class_t *cls, struct laws_count *count, unsigned size,
-                               unsigned flags)
+corepool_pool_t laws_start_one_with(const corepool_class_t *cls, struct laws_count *count, unsigned size,
+                                    const corepool_pool_options_t *options)
 {
     char cpu[16];
     snprintf(cpu, sizeof cpu, "%d", laws_first_cpu());
     laws_start(&(corepool_runtime_options_t){.cpus = cpu});
     laws_pin(laws_cpu_of(0));
-    return laws_open_with(cls, count, size,
-                          &(corepool_pool_options_t){.flags = flags, .backoff_min_ms = 1, .backoff_max_ms = 5});
+    return laws_open_with(cls, count, size, options);
+}
+
+corepool_pool_t laws_start_one(const corepool_class_t *cls, struct laws_count *count, unsigned size,
+                               unsigned flags)
+{
+    return laws_start_one_with(
+        cls, count, size,
+        &(corepool_pool_options_t){.flags = flags, .backoff_min_ms = 1, .backoff_max_ms = 5});
 }
 
 /* --- what the machine has --- */

@@ -48,6 +48,9 @@ void outcome_note(int status, const corepool_lease_t *lease, void *outcome);
  * inits are retried soon. */
 corepool_pool_t laws_start_one(const corepool_class_t *cls, struct laws_count *count, unsigned size,
                                unsigned flags);
+/* The same with options. */
+corepool_pool_t laws_start_one_with(const corepool_class_t *cls, struct laws_count *count, unsigned size,
+                                    const corepool_pool_options_t *options);
 
 /* A CPU that this process may use, and one more; the test is skipped where there is none, or no rseq. */
 int laws_first_cpu(void);
