@@ -202,11 +202,18 @@ Test(http_async, the_receive_timeout_ends_a_request_and_its_connection)
     peer_stop(&peer);
 }
 
+static bool has_one_host(const char *head)
+{
+    const char *first = strstr(head, "\r\nHost: ");
+    return first && !strstr(first + 1, "\r\nHost: ");
+}
+
 /* The first connection answers once and closes on the second request. */
 static void grow_stale(struct peer *peer, int fd, unsigned turn)
 {
-    while (peer_read_request(peer, fd, 0, NULL, 0) > 0) {
-        peer_say(fd, OK_REPLY);
+    char head[256];
+    while (peer_read_request(peer, fd, 0, head, sizeof head) > 0) {
+        peer_say(fd, has_one_host(head) ? OK_REPLY : "HTTP/1.1 400 Host\r\nContent-Length: 0\r\n\r\n");
         if (turn == 0) {
             peer_read_request(peer, fd, 0, NULL, 0);
             return;

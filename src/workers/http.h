@@ -27,8 +27,9 @@ struct cp_http_call {
     struct cp_reply reply; /* first: a response leads back to its call */
     struct cp_http_call *next_free;
     /* The request, as composed. */
-    struct cp_bytes head; /* request line and headers but Host, with the empty line */
-    size_t line_length;   /* where Host goes in */
+    struct cp_bytes head; /* request line and headers, with the empty line */
+    size_t line_length;   /* where Host goes in, once the first connection is known */
+    bool has_host;
     struct cp_bytes copy; /* of the body, when it must outlive the caller's */
     const char *body;
     size_t body_length;
@@ -37,7 +38,7 @@ struct cp_http_call {
     int64_t pool_timeout_ms, receive_timeout_ms;
     /* One try of it. */
     const struct cp_http_connection *connection;
-    size_t sent;     /* of head, host line and body together */
+    size_t sent;     /* of head and body together */
     bool deaf;       /* the peer takes no more of the request, but may still say why */
     bool was_reused; /* the connection had served before */
     /* The asynchronous form's. */
@@ -59,8 +60,9 @@ void cp_http_call_give(struct cp_http_call *call); /* NULL is allowed */
 int cp_http_compose(struct cp_http_call *call, const corepool_http_request_t *request, bool keep_body);
 
 /* http_exchange.c: one try over one connection, never blocking. COREPOOL_PENDING: the socket has to become
- * writable (send), readable (receive); COREPOOL_OK: all sent; the reply is complete; negative with detail. */
-void cp_http_begin(struct cp_http_call *call, const struct cp_http_connection *connection);
+ * writable (send), readable (receive); COREPOOL_OK: all sent; the reply is complete; negative with detail. Begin:
+ * COREPOOL_OK; COREPOOL_ENOMEM: the connection is as it was. */
+int cp_http_begin(struct cp_http_call *call, const struct cp_http_connection *connection);
 bool cp_http_is_sent(const struct cp_http_call *call);
 int cp_http_send(struct cp_http_call *call);
 int cp_http_receive(struct cp_http_call *call);

@@ -64,8 +64,13 @@ static int watch(struct cp_http_call *call, bool unsent)
 
 static void begin_exchange(struct cp_http_call *call)
 {
-    cp_http_begin(call, call->lease.resource);
-    int code = cp_http_send(call);
+    int code = cp_http_begin(call, call->lease.resource);
+    if (code < 0) {
+        (void)corepool_checkin(&call->lease);
+        complete(call, code);
+        return;
+    }
+    code = cp_http_send(call);
     if (code >= 0)
         code = watch(call, code == COREPOOL_PENDING);
     if (code < 0) {

@@ -48,7 +48,11 @@ static int try_once(corepool_pool_t pool, struct cp_http_call *call, int64_t poo
     }
     if (*receive_deadline == 0)
         *receive_deadline = cp_deadline_ns(cp_now_ns(), call->receive_timeout_ms);
-    cp_http_begin(call, lease.resource);
+    code = cp_http_begin(call, lease.resource);
+    if (code < 0) {
+        (void)corepool_checkin(&lease);
+        return code;
+    }
     code = exchange(call, *receive_deadline);
     cp_http_end_lease(call, &lease, code);
     return code;

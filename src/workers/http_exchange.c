@@ -20,19 +20,37 @@
 /* Reads of one receive, so that a fast peer does not keep a shard from its other work. */
 #define READS_AT_ONCE 8
 
-void cp_http_begin(struct cp_http_call *call, const struct cp_http_connection *connection)
+/* So that a request is one piece. Every connection of the call's pool has the same Host: a second try has it already. */
+static bool put_host(struct cp_http_call *call, const struct cp_http_settings *settings)
+{
+    struct cp_bytes *head = &call->head;
+    if (call->has_host)
+        return true;
+    if (!cp_bytes_reserve(head, settings->host_line_length))
+        return false;
+    char *at = head->at + call->line_length;
+    memmove(at + settings->host_line_length, at, head->used - call->line_length);
+    memcpy(at, settings->host_line, settings->host_line_length);
+    head->used += settings->host_line_length;
+    return call->has_host = true;
+}
+
+int cp_http_begin(struct cp_http_call *call, const struct cp_http_connection *connection)
 {
     const struct cp_http_settings *settings = connection->settings;
+    if (!put_host(call, settings))
+        return cp_fail(COREPOOL_ENOMEM, "request: out of memory");
     cp_reply_start(&call->reply, call->to_head, settings->max_head, settings->max_body);
     call->connection = connection;
     call->sent = 0;
     call->deaf = false;
     call->was_reused = connection->served > 0;
+    return COREPOOL_OK;
 }
 
 static size_t total(const struct cp_http_call *call)
 {
-    return call->head.used + call->connection->settings->host_line_length + call->body_length;
+    return call->head.used + call->body_length;
 }
 
 bool cp_http_is_sent(const struct cp_http_call *call)
@@ -40,36 +58,25 @@ bool cp_http_is_sent(const struct cp_http_call *call)
     return call->deaf || call->sent == total(call);
 }
 
-/* The request in its order on the wire, without what is sent. */
-static int slices(const struct cp_http_call *call, struct iovec out[4])
+/* What is left of the request: head and body are two pieces. Without a body, or with the head gone, send is the cheaper
+ * call. */
+static ssize_t send_rest(const struct cp_http_call *call)
 {
-    const struct cp_http_settings *settings = call->connection->settings;
-    struct iovec all[4] = {
-        {call->head.at, call->line_length},
-        {(char *)(uintptr_t)settings->host_line, settings->host_line_length},
-        {call->head.at + call->line_length, call->head.used - call->line_length},
-        {(char *)(uintptr_t)call->body, call->body_length},
-    };
-    size_t skip = call->sent;
-    int count = 0;
-    for (int i = 0; i < 4; i++) {
-        size_t gone = skip < all[i].iov_len ? skip : all[i].iov_len;
-        skip -= gone;
-        if (gone < all[i].iov_len)
-            out[count++] = (struct iovec){(char *)all[i].iov_base + gone, all[i].iov_len - gone};
-    }
-    return count;
+    int fd = call->connection->stream.fd, flags = MSG_NOSIGNAL | MSG_DONTWAIT;
+    size_t head = call->head.used, sent = call->sent;
+    if (sent >= head)
+        return send(fd, call->body + (sent - head), call->body_length - (sent - head), flags);
+    if (call->body_length == 0)
+        return send(fd, call->head.at + sent, head - sent, flags);
+    struct iovec pieces[] = {{call->head.at + sent, head - sent}, {(char *)(uintptr_t)call->body, call->body_length}};
+    struct msghdr message = {.msg_iov = pieces, .msg_iovlen = 2};
+    return sendmsg(fd, &message, flags);
 }
 
 int cp_http_send(struct cp_http_call *call)
 {
     while (!cp_http_is_sent(call)) {
-        struct iovec out[4];
-        struct msghdr message = {.msg_iov = out, .msg_iovlen = (size_t)slices(call, out)};
-        int fd = call->connection->stream.fd, flags = MSG_NOSIGNAL | MSG_DONTWAIT;
-        /* Without a body there is one piece, and send is the cheaper call. */
-        ssize_t count = message.msg_iovlen == 1 ? send(fd, out[0].iov_base, out[0].iov_len, flags)
-                                                : sendmsg(fd, &message, flags);
+        ssize_t count = send_rest(call);
         if (count >= 0)
             call->sent += (size_t)count;
         else if (errno == EAGAIN || errno == EWOULDBLOCK)

@@ -1,7 +1,7 @@
 /* workers/http_request.c: a request, checked and put on the wire's form.
  *
  * What goes out is framed by the library alone: nothing in a part can end a line, and the headers that frame or
- * route are refused. Host is left out; it belongs to the connection and goes in behind the request line.
+ * route are refused. Host is left out; it belongs to the connection, and goes in when that is known.
  * Thread: any. */
 #include "workers/http.h"
 
@@ -138,6 +138,7 @@ int cp_http_compose(struct cp_http_call *call, const corepool_http_request_t *re
     bool has_room = put_text(head, method) && put_text(head, " ") && put_text(head, request->path) &&
                     put_text(head, " HTTP/1.1\r\n");
     call->line_length = head->used;
+    call->has_host = false;
     code = put_headers(head, request, &has_room);
     if (code < 0)
         return code;
