@@ -266,6 +266,60 @@ Test(http_async, bytes_on_an_idle_connection_evict_it_at_once)
     peer_stop(&peer);
 }
 
+/* /late is answered after 400 ms, /never not at all. */
+static void hesitate(struct peer *peer, int fd, unsigned turn)
+{
+    char head[256];
+    (void)turn;
+    while (peer_read_request(peer, fd, 0, head, sizeof head) > 0) {
+        if (strstr(head, " /never "))
+            peer_await_close(peer, fd);
+        else if (!strstr(head, " /late ") || peer_pause(peer, 400) == 0)
+            peer_say(fd, OK_REPLY);
+    }
+}
+
+static int64_t ask(struct fixture *fixture, struct run *run, const char *path, int64_t receive_timeout_ms)
+{
+    int64_t start = now_ms();
+    run->request = (corepool_http_request_t){.path = path, .receive_timeout_ms = receive_timeout_ms};
+    run->started = run->ended = 0;
+    run->total = run->width = 1;
+    go(fixture, 0, run);
+    return now_ms() - start;
+}
+
+Test(http_async, each_request_on_a_connection_has_its_own_deadline)
+{
+    static const struct {
+        int64_t first_ms; /* of a request that is answered at once, on the same connection */
+        const char *path;
+        int64_t second_ms;
+        int status;
+    } cases[] = {{300, "/late", 15000, COREPOOL_OK},
+                 {300, "/late", COREPOOL_INFINITE, COREPOOL_OK},
+                 {300, "/never", 350, COREPOOL_ETIMEDOUT},
+                 {15000, "/never", 50, COREPOOL_ETIMEDOUT},
+                 {COREPOOL_INFINITE, "/never", 50, COREPOOL_ETIMEDOUT}};
+    struct peer peer;
+    peer_start(&peer, hesitate, NULL);
+    struct fixture fixture = fixture_start();
+    corepool_http_options_t options = {.stream = {.host = "127.0.0.1", .port = peer.port, .flags = ON_SHARD}};
+    for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct run run = {.pool = open_pool(&fixture, &options, 1, COREPOOL_POOL_PER_SHARD | COREPOOL_POOL_LAZY)};
+        ask(&fixture, &run, "/", cases[i].first_ms);
+        cr_assert_eq(run.status, COREPOOL_OK, "case %u: %s", i, run.detail);
+        int64_t took = ask(&fixture, &run, cases[i].path, cases[i].second_ms);
+        cr_assert_eq(run.status, cases[i].status, "case %u: %s", i, run.detail);
+        cr_assert(run.status == COREPOOL_OK || (took >= cases[i].second_ms && took < PATIENCE_MS), "case %u: %lld ms", i,
+                  (long long)took);
+        cr_assert_eq(stats_of(run.pool).opens, 1);
+        cr_assert_eq(corepool_pool_close(run.pool, PATIENCE_MS), COREPOOL_OK);
+    }
+    fixture_end(&fixture);
+    peer_stop(&peer);
+}
+
 /* ---- calls that are refused ---- */
 
 struct refusals {

@@ -52,6 +52,7 @@ static int open_eye(struct cp_eye *eye, struct cp_stream *stream, uv_loop_t *loo
         return cp_fail(COREPOOL_ESYSTEM, "uv_poll_init: %s", uv_strerror(code));
     uv_timer_init(loop, &eye->timer); /* cannot fail */
     eye->stream = stream;
+    eye->deadline_ns = eye->due_ns = CP_NEVER;
     eye->poll.data = eye->timer.data = eye;
     eye->handles = 2;
     return COREPOOL_OK;
@@ -260,13 +261,24 @@ int cp_stream_watch(struct cp_stream *stream, int events, cp_stream_ready ready,
     return arm(eye, at_home ? events | life_events(stream) : events);
 }
 
+static void on_timer(uv_timer_t *timer);
+
+static void arm_timer(struct cp_eye *eye)
+{
+    eye->due_ns = eye->deadline_ns;
+    uv_timer_start(&eye->timer, on_timer, (uint64_t)cp_left_ms(eye->deadline_ns, cp_now_ns()), 0);
+}
+
+/* For the deadline of now, that of an earlier watch, or before either: the loop's clock may have been behind when the
+ * timer was armed. */
 static void on_timer(uv_timer_t *timer)
 {
     struct cp_eye *eye = timer->data;
-    if (!eye->ready)
+    eye->due_ns = CP_NEVER;
+    if (eye->deadline_ns == CP_NEVER)
         return;
-    if (cp_now_ns() < eye->deadline_ns) /* the loop's clock was behind when the timer was set */
-        cp_stream_set_deadline(eye->stream, eye->deadline_ns);
+    if (cp_now_ns() < eye->deadline_ns)
+        arm_timer(eye);
     else
         eye->ready(0, eye->arg);
 }
@@ -275,22 +287,21 @@ void cp_stream_set_deadline(struct cp_stream *stream, int64_t deadline_ns)
 {
     struct cp_eye *eye = watching_eye(stream);
     eye->deadline_ns = deadline_ns;
-    if (deadline_ns == CP_NEVER)
-        uv_timer_stop(&eye->timer);
-    else
-        uv_timer_start(&eye->timer, on_timer, (uint64_t)cp_left_ms(deadline_ns, cp_now_ns()), 0);
+    if (deadline_ns < eye->due_ns)
+        arm_timer(eye);
 }
 
 void cp_stream_unwatch(struct cp_stream *stream)
 {
     if (stream->visitor) {
         stream->visitor->ready = NULL;
+        stream->visitor->deadline_ns = CP_NEVER;
         stream->visitor->stream = NULL; /* it may outlive the lease by a turn of its loop */
         close_eye(stream->visitor);
         stream->visitor = NULL;
     } else if (stream->home.ready) {
         stream->home.ready = NULL;
-        uv_timer_stop(&stream->home.timer);
+        stream->home.deadline_ns = CP_NEVER;
         if (arm(&stream->home, life_events(stream)) < 0)
             corepool_worker_evict(stream->worker, COREPOOL_REASON_EVICTED);
     }

@@ -18,7 +18,9 @@ struct cp_eye {
     struct cp_stream *stream;
     cp_stream_ready ready; /* the holder's, while it watches */
     void *arg;
-    int64_t deadline_ns;
+    int64_t deadline_ns; /* of the watch; CP_NEVER: none */
+    int64_t due_ns;      /* of the timer; CP_NEVER: not armed. It stays armed when the watch ends: it fires once more at
+                          * most, and watches that follow each other only store their deadlines */
     int armed;        /* what the poll is started for */
     unsigned handles; /* not yet closed */
     uv_poll_t poll;
