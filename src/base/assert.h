@@ -9,6 +9,9 @@
 #define cp_likely(condition) __builtin_expect(!!(condition), 1)
 #define cp_unlikely(condition) __builtin_expect(!!(condition), 0)
 
+/* For thread-local variables of the usual path: one instruction to read, also in the shared library. */
+#define cp_initial_exec __attribute__((tls_model("initial-exec")))
+
 #define CP_CACHE_LINE 64
 #define cp_line_aligned __attribute__((aligned(CP_CACHE_LINE)))
 

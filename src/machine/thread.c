@@ -12,8 +12,8 @@
 #include "base/error.h"
 #include "machine/shelf.h"
 
-_Thread_local struct cp_thread *cp_self __attribute__((tls_model("initial-exec"), visibility("hidden")));
-_Thread_local struct cp_thread *cp_client __attribute__((tls_model("initial-exec"), visibility("hidden")));
+_Thread_local struct cp_thread *cp_self cp_initial_exec __attribute__((visibility("hidden")));
+_Thread_local struct cp_thread *cp_client cp_initial_exec __attribute__((visibility("hidden")));
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t once = PTHREAD_ONCE_INIT;

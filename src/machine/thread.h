@@ -29,12 +29,11 @@ struct cp_thread {
     struct cp_thread *next;        /* of the free records */
 } cp_line_aligned;
 
-/* The calling thread's record, NULL before its first call. Initial-exec: one instruction to read, also in the shared
- * library. */
-extern _Thread_local struct cp_thread *cp_self __attribute__((tls_model("initial-exec"), visibility("hidden")));
+/* The calling thread's record, NULL before its first call. */
+extern _Thread_local struct cp_thread *cp_self cp_initial_exec __attribute__((visibility("hidden")));
 
 /* The same on threads that may block; NULL on shards too. So the usual checkout has one thing to test. */
-extern _Thread_local struct cp_thread *cp_client __attribute__((tls_model("initial-exec"), visibility("hidden")));
+extern _Thread_local struct cp_thread *cp_client cp_initial_exec __attribute__((visibility("hidden")));
 
 /* Makes the record. NULL with detail: *code is COREPOOL_ENOMEM, or COREPOOL_EFORKED in a child of a process that had a
  * runtime when it forked. */

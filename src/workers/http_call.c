@@ -6,6 +6,7 @@
 
 #include <pthread.h>
 
+#include "base/assert.h"
 #include "base/error.h"
 
 /* Enough for the requests that are under way at once on a busy shard; beyond it, malloc is not the
@@ -20,7 +21,7 @@ struct cache {
     bool registered; /* at_thread_exit will run */
 };
 
-static _Thread_local struct cache cache;
+static _Thread_local struct cache cache cp_initial_exec;
 static pthread_key_t key;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static bool has_key; /* written once, under `once` */
