@@ -45,8 +45,8 @@ static void visit_slot(struct cp_slice *slice, cp_slot *slot, struct visit *visi
 
 static void visit_slice(struct cp_slice *slice, void *arg)
 {
-    for (uint32_t i = 0; i < slice->core.options.quota; i++)
-        visit_slot(slice, &slice->slots[i], arg);
+    for (cp_slot *slot = cp_slice_first(slice); slot; slot = cp_slice_next(slot))
+        visit_slot(slice, slot, arg);
 }
 
 int corepool_pool_leases(corepool_pool_t pool, void (*fn)(const corepool_lease_info_t *, void *), void *arg)

@@ -20,8 +20,8 @@ static void reclaim_slot(struct cp_slice *slice, cp_slot *slot, struct cp_thread
 
 static void reclaim_slice(struct cp_slice *slice, void *thread)
 {
-    for (uint32_t i = 0; i < slice->core.options.quota; i++)
-        reclaim_slot(slice, &slice->slots[i], thread);
+    for (cp_slot *slot = cp_slice_first(slice); slot; slot = cp_slice_next(slot))
+        reclaim_slot(slice, slot, thread);
 }
 
 static void reclaim_runtime(struct corepool_runtime *runtime, void *thread)

@@ -23,6 +23,16 @@ static unsigned size_class(uint32_t quota)
     return quota <= 1 ? 0 : 32 - (unsigned)__builtin_clz(quota - 1);
 }
 
+static void init_slots(struct cp_slice *slice, cp_slot *slots, uint32_t first_number, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        slots[i].slice = slice;
+        slots[i].number = first_number + i;
+        cp_list_init(&slots[i].link);
+        cp_slot_set_stamp(&slots[i], cp_stamp(0, CP_TAG_MANAGER));
+    }
+}
+
 static struct cp_slice *make_block(struct corepool_shard *shard, unsigned class)
 {
     uint32_t capacity = UINT32_C(1) << class;
@@ -31,14 +41,11 @@ static struct cp_slice *make_block(struct corepool_shard *shard, unsigned class)
     if (!slice)
         return NULL;
     slice->slots = (cp_slot *)(slice + 1);
-    slice->capacity = capacity;
+    slice->ring = (_Atomic(struct cp_item *) *)(void *)(slice->slots + capacity);
+    slice->base_slots = capacity;
+    atomic_store_explicit(&slice->capacity, capacity, memory_order_relaxed);
     slice->shard = shard;
-    for (uint32_t i = 0; i < capacity; i++) {
-        slice->slots[i].slice = slice;
-        slice->slots[i].number = i;
-        cp_list_init(&slice->slots[i].link);
-        cp_slot_set_stamp(&slice->slots[i], cp_stamp(0, CP_TAG_MANAGER));
-    }
+    init_slots(slice, slice->slots, 0, capacity);
     cp_list_init(&slice->link);
     cp_list_init(&slice->dirty);
     cp_list_init(&slice->sleeping);
@@ -225,9 +232,9 @@ static bool begin_close(struct cp_slice *slice)
         adopt(slice, cp_slot_of(item));
     collect(slice); /* pairs as in do_listen: givers elsewhere look at CLOSED after their push */
     cp_core_close(&slice->core, slice->close_reason);
-    for (uint32_t i = 0; i < slice->core.options.quota; i++)
-        if (slice->slots[i].phase == CP_OPENING)
-            cp_worker_cancel_open(&slice->slots[i]);
+    for (cp_slot *slot = cp_slice_first(slice); slot; slot = cp_slice_next(slot))
+        if (slot->phase == CP_OPENING)
+            cp_worker_cancel_open(slot);
     return true;
 }
 
@@ -303,10 +310,8 @@ int cp_slice_open(struct cp_slice *slice, const struct cp_slice_config *config)
     slice->nudge.deliver = deliver_nudge;
     slice->error[0] = '\0';
     slice->leases_before = 0;
-    slice->core.options.quota = config->core.quota;
     slice->leases_before = cp_slice_leases(slice);
-    cp_shelf_init(&slice->shelf, (_Atomic(struct cp_item *) *)(void *)(slice->slots + slice->capacity), slice->capacity,
-                  (uint32_t)slice->shard->cpu, config->portable);
+    cp_shelf_init(&slice->shelf, slice->ring, slice->capacity, (uint32_t)slice->shard->cpu, config->portable);
     cp_core_init(&slice->core, &config->core, slice->slots);
     atomic_fetch_or(&slice->shelf.flags, flags_of(config));
     if (config->core.managed) { /* for good: every give and take goes to the manager */

@@ -1,8 +1,10 @@
 /* shard/slice.h: one pool's part on one shard: the shelf, the slots, the core, and the manager that drives it.
  *
  * Thread default: the shard's; exceptions are marked. Memory: a block {slice, slots, ring} of a size class, made by its
- * shard and a slice of that same shape until the runtime is destroyed; so a caller that has read a slice's address
- * may always look at it, and then finds by the pool's generation whether it was still its pool's.
+ * shard and a slice until the runtime is destroyed; so a caller that has read a slice's address
+ * may always look at it, and then finds by the pool's generation whether it was still its pool's. A slice that grows gets
+ * further segments of slots, each as large as all before it, and another ring; both stay with it: it is of a larger size
+ * class from then on.
  *
  * How a slot comes back: give puts it on the shelf; when that cannot be (someone waits, elsewhere, closed, doomed, to
  * be removed) it goes on the slice's returned list. The manager empties that list whenever it is nudged, and after it
@@ -40,10 +42,13 @@ struct cp_slice {
     /* Callers' line. */
     struct cp_shelf shelf;
     /* Read by callers, fixed while open. */
-    cp_slot *slots cp_line_aligned;
+    cp_slot *slots cp_line_aligned; /* the first `base_slots` of them */
+    cp_slot **segments;          /* the rest; NULL until it grows */
     _Atomic(const corepool_class_t *) cls;
     struct corepool_shard *shard;
-    uint32_t capacity;           /* slots in the block, a power of two; the first core.options.quota are used */
+    _Atomic(struct cp_item *) *ring; /* of `capacity` */
+    uint32_t base_slots;         /* slots in the block, a power of two */
+    _Atomic uint32_t capacity;   /* slots that there are: base_slots, or doubled so many times as it has segments */
     _Atomic uint64_t epoch;      /* one per opening, over the whole process; 0 while closed */
     struct cp_slice_config config;
     uint64_t leases_before;      /* sum of the slots' generations when it was opened */
@@ -66,6 +71,29 @@ struct cp_slice {
     bool close_wanted;
     uint8_t close_reason;
 };
+
+/* Its slot of that number, which is below the capacity. Thread: any. */
+static inline cp_slot *cp_slice_slot(const struct cp_slice *slice, uint32_t number)
+{
+    if (cp_likely(number < slice->base_slots))
+        return &slice->slots[number];
+    unsigned segment = 31 - (unsigned)__builtin_clz(number / slice->base_slots);
+    return &slice->segments[segment][number - (slice->base_slots << segment)];
+}
+
+/* All slots of a slice, used or not, in the order of their numbers; NULL behind the last. Thread: any. */
+static inline cp_slot *cp_slice_first(const struct cp_slice *slice)
+{
+    return slice->slots;
+}
+
+static inline cp_slot *cp_slice_next(const cp_slot *slot)
+{
+    const struct cp_slice *slice = slot->slice;
+    /* Acquire: pairs with the release after a segment is in place. */
+    uint32_t capacity = atomic_load_explicit(&slice->capacity, memory_order_acquire);
+    return slot->number + 1 < capacity ? cp_slice_slot(slice, slot->number + 1) : NULL;
+}
 
 static inline enum cp_shelf_end cp_slice_end(const struct cp_slice *slice)
 {

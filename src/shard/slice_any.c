@@ -146,16 +146,16 @@ void cp_slice_last_error(struct cp_slice *slice, char text[CP_ERROR_BYTES])
 uint64_t cp_slice_leases(const struct cp_slice *slice)
 {
     uint64_t leases = 0;
-    for (uint32_t i = 0; i < slice->core.options.quota; i++)
-        leases += cp_stamp_generation(cp_slot_stamp(&slice->slots[i]));
+    for (const cp_slot *slot = cp_slice_first(slice); slot; slot = cp_slice_next(slot))
+        leases += cp_stamp_generation(cp_slot_stamp(slot));
     return leases - slice->leases_before;
 }
 
 uint32_t cp_slice_leased(const struct cp_slice *slice)
 {
     uint32_t leased = 0;
-    for (uint32_t i = 0; i < slice->core.options.quota; i++)
-        leased += cp_stamp_tag(cp_slot_stamp(&slice->slots[i])) == CP_TAG_LEASED;
+    for (const cp_slot *slot = cp_slice_first(slice); slot; slot = cp_slice_next(slot))
+        leased += cp_stamp_tag(cp_slot_stamp(slot)) == CP_TAG_LEASED;
     return leased;
 }
 
@@ -168,8 +168,8 @@ struct census {
 static const char *count_shelf(const struct cp_slice *slice, struct census *census)
 {
     uint32_t tail = atomic_load(&slice->shelf.tail), head = atomic_load(&slice->shelf.head);
-    for (uint32_t i = 0; i < slice->core.options.quota; i++)
-        slice->slots[i].counted = false;
+    for (cp_slot *slot = cp_slice_first(slice); slot; slot = cp_slice_next(slot))
+        slot->counted = false;
     for (uint32_t i = tail; i != head; i++) {
         struct cp_item *item = atomic_load(&slice->shelf.ring[i & slice->shelf.mask]);
         if (cp_slot_of(item)->slice != slice)
@@ -186,8 +186,7 @@ static const char *count_shelf(const struct cp_slice *slice, struct census *cens
 
 static void count_stamps(const struct cp_slice *slice, struct census *census)
 {
-    for (uint32_t i = 0; i < slice->core.options.quota; i++) {
-        const cp_slot *slot = &slice->slots[i];
+    for (const cp_slot *slot = cp_slice_first(slice); slot; slot = cp_slice_next(slot)) {
         uint32_t tag = cp_stamp_tag(cp_slot_stamp(slot));
         census->leased += tag == CP_TAG_LEASED;
         census->returned += tag == CP_TAG_RETURNED || tag == CP_TAG_REMOVED;
