@@ -53,8 +53,10 @@ static void swap_once(struct client *client)
     client->stolen += atomic_exchange(&in_use[n], 1) != 0;
     atomic_store(&item->stamp, cp_stamp(generation, CP_TAG_LEASED));
     client->lost += atomic_exchange(&in_use[n], 0) != 1;
-    client->refused += cp_shelf_give(&shelf, item, cp_stamp(generation, CP_TAG_LEASED),
-                                     cp_stamp(generation, client->tag)) != CP_SHELF_DONE;
+    enum cp_shelf_outcome (*back)(struct cp_shelf *, struct cp_item *, uint64_t, uint64_t) =
+        client->rounds % 5 ? cp_shelf_give : cp_shelf_give_oldest;
+    client->refused += back(&shelf, item, cp_stamp(generation, CP_TAG_LEASED), cp_stamp(generation, client->tag)) !=
+                       CP_SHELF_DONE;
     client->rounds++;
 }
 

@@ -50,7 +50,54 @@ BOTH(the_ring_and_its_indices_wrap_without_loss)
     }
 }
 
+BOTH(what_was_taken_deep_from_the_oldest_end_goes_back_there_in_order)
+{
+    struct cp_item *held[ITEMS];
+    give_all();
+    for (unsigned i = 0; i < ITEMS / 2; i++)
+        held[i] = take(CP_OLDEST);
+    for (unsigned i = ITEMS / 2; i-- > 0;)
+        cr_expect_eq(give_oldest(held[i]), CP_SHELF_DONE);
+    for (unsigned i = 0; i < ITEMS; i++)
+        cr_expect_eq(take(CP_OLDEST), &items[i]);
+}
+
+BOTH(a_give_to_the_oldest_end_of_an_empty_shelf_is_found_at_either_end)
+{
+    atomic_store(&shelf.head, 0);
+    atomic_store(&shelf.tail, 0);
+    cr_expect_eq(give_oldest(&items[0]), CP_SHELF_DONE, "the tail wraps below 0");
+    cr_expect_eq(cp_shelf_idle(&shelf), 1);
+    cr_expect_eq(take(CP_NEWEST), &items[0]);
+    cr_expect_eq(give_oldest(&items[0]), CP_SHELF_DONE);
+    cr_expect_eq(take(CP_OLDEST), &items[0]);
+    cr_expect_eq(cp_shelf_idle(&shelf), 0);
+}
+
+BOTH(a_shelf_is_filled_from_its_oldest_end)
+{
+    for (unsigned i = 0; i < ITEMS; i++)
+        cr_expect_eq(give_oldest(&items[i]), CP_SHELF_DONE);
+    cr_expect_eq(cp_shelf_idle(&shelf), ITEMS);
+    for (unsigned i = 0; i < ITEMS; i++)
+        cr_expect_eq(take(CP_NEWEST), &items[i]);
+}
+
 /* --- what a give refuses --- */
+
+BOTH(a_give_to_the_oldest_end_is_refused_as_any_give)
+{
+    uint64_t held = cp_stamp(1, CP_TAG_LEASED);
+    atomic_store(&items[0].doomed, 1);
+    cr_expect_eq(give_oldest(&items[0]), CP_SHELF_DOOMED);
+    cr_assert_eq(cp_shelf_await(&shelf), CP_SHELF_DONE);
+    cr_expect_eq(give_oldest(&items[0]), CP_SHELF_SOMEONE_WAITS);
+    cr_assert(cp_shelf_change(&shelf, CP_SHELF_CLOSED, 0));
+    cr_expect_eq(give_oldest(&items[0]), CP_SHELF_CLOSED_NOW);
+    cr_expect_eq(atomic_load(&items[0].stamp), held);
+    cr_expect_eq(cp_shelf_give_oldest(&shelf, &items[0], cp_stamp(9, CP_TAG_LEASED), cp_stamp(9, MINE)), CP_SHELF_STALE);
+    cr_expect_eq(cp_shelf_idle(&shelf), 0);
+}
 
 BOTH(a_give_writes_the_stamp_that_it_was_told)
 {
@@ -161,6 +208,7 @@ Test(rseq_shelf, is_out_of_reach_from_another_cpu)
     cr_expect_eq(cp_shelf_take(&shelf, CP_NEWEST, &item), CP_SHELF_ELSEWHERE);
     cr_expect_eq(cp_shelf_take(&shelf, CP_OLDEST, &item), CP_SHELF_ELSEWHERE);
     cr_expect_eq(give(&items[1]), CP_SHELF_ELSEWHERE);
+    cr_expect_eq(give_oldest(&items[1]), CP_SHELF_ELSEWHERE);
     cr_expect_eq(cp_shelf_await(&shelf), CP_SHELF_ELSEWHERE);
     cr_expect_eq(atomic_load(&items[1].stamp), cp_stamp(1, CP_TAG_LEASED));
     pin(home);

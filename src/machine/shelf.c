@@ -36,23 +36,61 @@ enum cp_shelf_outcome cp_shelf_take_again(struct cp_shelf *shelf, enum cp_shelf_
     return outcome;
 }
 
+static enum cp_shelf_outcome portable_give_oldest(struct cp_shelf *shelf, struct cp_item *item, uint64_t expected,
+                                                  uint64_t shelved)
+{
+    cp_lock_take(&shelf->lock);
+    enum cp_shelf_outcome outcome = cp_shelf_check_give_locked(shelf, item, expected);
+    if (outcome == CP_SHELF_DONE) {
+        uint32_t tail = atomic_load_explicit(&shelf->tail, memory_order_relaxed) - 1;
+        atomic_store_explicit(&item->stamp, shelved, memory_order_relaxed);
+        atomic_store_explicit(&shelf->ring[tail & shelf->mask], item, memory_order_relaxed);
+        atomic_store_explicit(&shelf->tail, tail, memory_order_relaxed);
+    }
+    cp_lock_free(&shelf->lock);
+    return outcome;
+}
+
+/* One attempt at either end. */
+static enum cp_shelf_outcome give_at(struct cp_shelf *shelf, enum cp_shelf_end end, struct cp_item *item,
+                                     uint64_t expected, uint64_t shelved, bool portable)
+{
+    if (end == CP_NEWEST)
+        return portable ? cp_shelf_portable_give(shelf, item, expected, shelved)
+                        : cp_rseq_give(shelf, item, expected, shelved, CP_SHELF_STOP_GIVE);
+    return portable ? portable_give_oldest(shelf, item, expected, shelved)
+                    : cp_rseq_give_oldest(shelf, item, expected, shelved, CP_SHELF_STOP_GIVE);
+}
+
 /* After a restart the stamp may already say `shelved`: only this thread writes that value, and it did not say so before
  * the first attempt, so an aborted attempt of this call wrote it. */
-enum cp_shelf_outcome cp_shelf_give_again(struct cp_shelf *shelf, struct cp_item *item, uint64_t expected,
-                                          uint64_t shelved, enum cp_shelf_outcome outcome)
+static enum cp_shelf_outcome give_again_at(struct cp_shelf *shelf, enum cp_shelf_end end, struct cp_item *item,
+                                           uint64_t expected, uint64_t shelved, enum cp_shelf_outcome outcome)
 {
     uint64_t found = expected;
     while (outcome == CP_SHELF_ABORT || outcome == CP_SHELF_SWITCH) {
         if (atomic_load_explicit(&item->stamp, memory_order_relaxed) == shelved)
             found = shelved;
-        if (outcome == CP_SHELF_SWITCH)
-            outcome = cp_shelf_portable_give(shelf, item, found, shelved);
-        else
-            outcome = cp_rseq_give(shelf, item, found, shelved, CP_SHELF_STOP_GIVE);
+        outcome = give_at(shelf, end, item, found, shelved, outcome == CP_SHELF_SWITCH);
     }
     if (outcome != CP_SHELF_DONE && found == shelved) /* take back what the aborted attempt wrote */
         atomic_store_explicit(&item->stamp, expected, memory_order_relaxed);
     return outcome;
+}
+
+enum cp_shelf_outcome cp_shelf_give_again(struct cp_shelf *shelf, struct cp_item *item, uint64_t expected,
+                                          uint64_t shelved, enum cp_shelf_outcome outcome)
+{
+    return give_again_at(shelf, CP_NEWEST, item, expected, shelved, outcome);
+}
+
+enum cp_shelf_outcome cp_shelf_give_oldest(struct cp_shelf *shelf, struct cp_item *item, uint64_t expected,
+                                           uint64_t shelved)
+{
+    if (atomic_load_explicit(&item->stamp, memory_order_relaxed) != expected) /* as in cp_shelf_give_once */
+        return CP_SHELF_STALE;
+    return give_again_at(shelf, CP_OLDEST, item, expected, shelved,
+                         cp_rseq_give_oldest(shelf, item, expected, shelved, CP_SHELF_STOP_GIVE));
 }
 
 enum cp_shelf_outcome cp_shelf_portable_take(struct cp_shelf *shelf, enum cp_shelf_end end, struct cp_item **item)

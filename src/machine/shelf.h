@@ -13,6 +13,7 @@
  *                  if not on shelf.cpu:                 ELSEWHERE       (rseq only)
  *                  if item.doomed:                      DOOMED
  *                  item.stamp = shelved; ring[head] = item; head += 1;  DONE
+ *   give_oldest(item)  as give, but: tail -= 1; ring[tail] = item;    DONE   (undoes a take of the oldest)
  *   await()        if closed:                           CLOSED
  *                  if not on shelf.cpu:                 ELSEWHERE       (rseq only)
  *                  if head != tail:                     NONEMPTY
@@ -165,8 +166,9 @@ static inline enum cp_shelf_outcome cp_shelf_take_locked(struct cp_shelf *shelf,
     return CP_SHELF_DONE;
 }
 
-static inline enum cp_shelf_outcome cp_shelf_give_locked(struct cp_shelf *shelf, struct cp_item *item,
-                                                         uint64_t expected, uint64_t shelved)
+/* Under the lock: why the item cannot be given, or DONE. */
+static inline enum cp_shelf_outcome cp_shelf_check_give_locked(const struct cp_shelf *shelf, const struct cp_item *item,
+                                                               uint64_t expected)
 {
     enum cp_shelf_outcome outcome = cp_shelf_check_locked(shelf);
     if (outcome == CP_SHELF_ABORT)
@@ -177,8 +179,15 @@ static inline enum cp_shelf_outcome cp_shelf_give_locked(struct cp_shelf *shelf,
         return outcome;
     if (atomic_load_explicit(&shelf->flags, memory_order_relaxed) & CP_SHELF_WAITING)
         return CP_SHELF_SOMEONE_WAITS;
-    if (atomic_load_explicit(&item->doomed, memory_order_relaxed))
-        return CP_SHELF_DOOMED;
+    return atomic_load_explicit(&item->doomed, memory_order_relaxed) ? CP_SHELF_DOOMED : CP_SHELF_DONE;
+}
+
+static inline enum cp_shelf_outcome cp_shelf_give_locked(struct cp_shelf *shelf, struct cp_item *item,
+                                                         uint64_t expected, uint64_t shelved)
+{
+    enum cp_shelf_outcome outcome = cp_shelf_check_give_locked(shelf, item, expected);
+    if (outcome != CP_SHELF_DONE)
+        return outcome;
     uint32_t head = atomic_load_explicit(&shelf->head, memory_order_relaxed);
     atomic_store_explicit(&item->stamp, shelved, memory_order_relaxed);
     atomic_store_explicit(&shelf->ring[head & shelf->mask], item, memory_order_relaxed);
@@ -224,7 +233,7 @@ static inline bool cp_shelf_wants_manager(const struct cp_shelf *shelf)
 /* About how many restarts of sequences by the kernel since the program began: tells a stress that it stressed. */
 extern _Atomic uint64_t cp_shelf_aborts;
 
-/* cp_rseq_take, cp_rseq_give, cp_rseq_await, cp_rseq_cpu: one whole file per architecture, chosen by the build. */
+/* cp_rseq_take_…, cp_rseq_give, cp_rseq_give_oldest, cp_rseq_await, cp_rseq_cpu: one whole file per architecture, chosen by the build. */
 #include "rseq_ops.h"
 
 /* What follows an attempt that was not DONE: repeats it where the kernel or a change of kind got in its way, by
@@ -260,6 +269,10 @@ static inline enum cp_shelf_outcome cp_shelf_give(struct cp_shelf *shelf, struct
     return cp_likely(outcome == CP_SHELF_DONE) ? outcome
                                                : cp_shelf_give_again(shelf, item, expected, shelved, outcome);
 }
+
+/* The same, at the end where the oldest are. */
+enum cp_shelf_outcome cp_shelf_give_oldest(struct cp_shelf *shelf, struct cp_item *item, uint64_t expected,
+                                           uint64_t shelved);
 
 static inline enum cp_shelf_outcome cp_shelf_await(struct cp_shelf *shelf)
 {

@@ -93,6 +93,12 @@ static inline enum cp_shelf_outcome give(struct cp_item *item)
     return cp_shelf_give(&shelf, item, stamp, cp_stamp(cp_stamp_generation(stamp), MINE));
 }
 
+static inline enum cp_shelf_outcome give_oldest(struct cp_item *item)
+{
+    uint64_t stamp = atomic_load(&item->stamp);
+    return cp_shelf_give_oldest(&shelf, item, stamp, cp_stamp(cp_stamp_generation(stamp), MINE));
+}
+
 /* Takes, and makes the item a lease of the next generation. */
 static inline struct cp_item *take(enum cp_shelf_end end)
 {

@@ -35,6 +35,12 @@ static inline enum cp_shelf_outcome cp_rseq_give(struct cp_shelf *shelf, struct 
     return CP_SHELF_SWITCH;
 }
 
+static inline enum cp_shelf_outcome cp_rseq_give_oldest(struct cp_shelf *shelf, struct cp_item *item,
+                                                        uint64_t expected, uint64_t shelved, uint32_t stop)
+{
+    return cp_rseq_give(shelf, item, expected, shelved, stop);
+}
+
 static inline enum cp_shelf_outcome cp_rseq_await(struct cp_shelf *shelf)
 {
     (void)shelf;
