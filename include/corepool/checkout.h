@@ -74,9 +74,12 @@ COREPOOL_PUBLIC int corepool_checkin(corepool_lease_t *lease);
 
 /* Ends the lease and has the worker terminated and replaced: corepool_checkin_remove with reason REMOVED, when the
  * work is done but the worker is not to be used again; corepool_checkin_fail with reason FAILED, when the work
- * failed. Both zero *lease and return as corepool_checkin. */
+ * failed; corepool_checkin_because with a reason of the program's own (COREPOOL_REASON_USER to COREPOOL_REASON_MAX, else
+ * COREPOOL_EINVAL and nothing is done). The checkin callback does not run. All zero *lease and return as
+ * corepool_checkin. */
 COREPOOL_PUBLIC int corepool_checkin_remove(corepool_lease_t *lease);
 COREPOOL_PUBLIC int corepool_checkin_fail(corepool_lease_t *lease);
+COREPOOL_PUBLIC int corepool_checkin_because(corepool_lease_t *lease, corepool_reason_t reason);
 
 /* A program's own libuv loop, made able to receive asynchronous checkouts. */
 typedef struct corepool_attachment corepool_attachment_t;

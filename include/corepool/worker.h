@@ -44,7 +44,9 @@ typedef enum corepool_reason {
     COREPOOL_REASON_MAX = 255,
 } corepool_reason_t;
 
-/* COREPOOL_REMOVE and COREPOOL_STOP with a reason of the program's own, for any callback that may return those. */
+/* COREPOOL_REMOVE and COREPOOL_STOP with a reason of the program's own (COREPOOL_REASON_USER to COREPOOL_REASON_MAX), for any
+ * callback that may return those. Where a callback may return COREPOOL_REMOVE, a value that its documentation does not
+ * name counts as that, and is a COREPOOL_EVENT_WARNING. */
 #define COREPOOL_REMOVE_BECAUSE(reason) (0x100 + (reason))
 #define COREPOOL_STOP_BECAUSE(reason) (0x200 + (reason))
 
@@ -93,18 +95,18 @@ typedef struct corepool_class {
     /* At each checkout, before the caller has it. *client: what the caller gets as
      * lease->resource; preset to the resource. COREPOOL_OK; COREPOOL_REMOVE (terminated with reason
      * CHECKOUT, the same request tries the next); COREPOOL_SKIP (the caller gets COREPOOL_ESKIPPED, the worker stays
-     * idle). Any other value counts as COREPOOL_REMOVE. */
+     * idle). */
     int (*checkout)(void *pool_state, void *resource, void *command, void **client);
     /* At each corepool_checkin, with lease->resource as the client left it. COREPOOL_OK or
-     * COREPOOL_REMOVE (reason CHECKIN; any other value counts as that). */
+     * COREPOOL_REMOVE (reason CHECKIN). */
     int (*checkin)(void *pool_state, void *resource, void *client);
     /* A request ended without a worker that its caller could use: QUEUED, it timed out, was cancelled or its thread ended
      * while it waited; LEASED, its thread ended with the lease, or the client ended it with corepool_checkin_fail; runs
      * before that worker's terminate. wrapped: what enqueue made of the command; NULL without an enqueue callback,
      * as the client's own memory may be gone. Not when the pool closes. */
     void (*cancelled)(void *pool_state, corepool_cancelled_t how, void *wrapped);
-    /* corepool_update: changes the worker. COREPOOL_OK; or COREPOOL_REMOVE (reason UPDATE; any other value counts as
-     * that): not used again once the lease ends. */
+    /* corepool_update: changes the worker. COREPOOL_OK; or COREPOOL_REMOVE (reason UPDATE): terminated when the
+     * lease ends. */
     int (*update)(corepool_worker_t *worker, void *pool_state, void *resource, void *message);
     /* corepool_pool_info: each worker that is idle at that moment, once. COREPOOL_OK or COREPOOL_REMOVE (reason INFO). */
     int (*info)(corepool_worker_t *worker, void *pool_state, void *resource, void *message);

@@ -33,7 +33,7 @@ struct corepool_worker {
     _Atomic(void *) resource;              /* the worker; written while the shard holds the slot */
     struct cp_slice *slice;                /* fixed */
     _Atomic(struct corepool_worker *) returned_next;
-    _Atomic uint32_t reason;               /* with stamp REMOVED: corepool_reason_t */
+    _Atomic uint32_t reason;               /* with stamp REMOVED: as from cp_verdict */
     uint32_t number;                       /* fixed: index in its slice */
     /* The manager's. */
     struct cp_list link;                   /* in one of the core's lists, by phase */

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/point.h"
+#include "core/verdict.h"
 
 /* How often a caller that is moved to another CPU on its way follows there before it asks by message. */
 #define FOLLOW_CPU 4
@@ -41,7 +42,7 @@ static int stale(void)
     return cp_fail(COREPOOL_ESTALE, "the lease was ended before: checked in twice, or reclaimed");
 }
 
-static int end_by_message(corepool_lease_t *lease, struct cp_thread *self, corepool_reason_t reason, bool wake)
+static int end_by_message(corepool_lease_t *lease, struct cp_thread *self, uint32_t reason, bool wake)
 {
     cp_slot *slot = lease->worker;
     struct cp_thread *holder = atomic_load_explicit(&slot->holder, memory_order_relaxed);
@@ -81,7 +82,7 @@ static enum cp_shelf_outcome put_on_shelf(const corepool_lease_t *lease, const s
                               cp_stamp_passed(lease->generation, self->tag), stop);
 }
 
-int cp_lease_end(corepool_lease_t *lease, struct cp_thread *self, corepool_reason_t reason)
+int cp_lease_end(corepool_lease_t *lease, struct cp_thread *self, uint32_t reason)
 {
     if (reason != COREPOOL_REASON_NONE)
         return end_by_message(lease, self, reason, true);
@@ -108,13 +109,13 @@ static int check_lease(const corepool_lease_t *lease, struct cp_thread **self)
 }
 
 /* The class's checkin callback, if the lease is still one. */
-static corepool_reason_t ask_class(const corepool_lease_t *lease)
+static uint32_t ask_class(const corepool_lease_t *lease)
 {
     const corepool_class_t *cls = lease->worker->slice->cls;
     if (cp_likely(!cls->checkin) || cp_slot_stamp(lease->worker) != lease->generation)
         return COREPOOL_REASON_NONE;
     void *resource = atomic_load_explicit(&lease->worker->resource, memory_order_relaxed);
-    return cls->checkin(NULL, resource, lease->resource) == COREPOOL_OK ? COREPOOL_REASON_NONE : COREPOOL_REASON_CHECKIN;
+    return cp_verdict(cls->checkin(NULL, resource, lease->resource), COREPOOL_REASON_CHECKIN);
 }
 
 /* Everything but the usual case. */
@@ -194,6 +195,16 @@ int corepool_checkin_fail(corepool_lease_t *lease)
     return status == COREPOOL_OK ? cp_lease_end(lease, self, COREPOOL_REASON_FAILED) : status;
 }
 
+int corepool_checkin_because(corepool_lease_t *lease, corepool_reason_t reason)
+{
+    struct cp_thread *self;
+    if (reason < COREPOOL_REASON_USER || reason > COREPOOL_REASON_MAX)
+        return cp_fail(COREPOOL_EINVAL, "reason: %u: a program's own are %d to %d", (unsigned)reason,
+                       COREPOOL_REASON_USER, COREPOOL_REASON_MAX);
+    int status = check_lease(lease, &self);
+    return status == COREPOOL_OK ? cp_lease_end(lease, self, reason) : status;
+}
+
 /* --- take ---------------------------------------------------------------------------------------------------------------- */
 
 /* Whether a taken slot may be used; else it is handed on and the checkout has to look again. */
@@ -258,7 +269,7 @@ int cp_checkout_validate(const struct cp_checkout *checkout, corepool_lease_t *l
     if (cp_likely(verdict == COREPOOL_OK))
         return COREPOOL_OK;
     bool skip = verdict == COREPOOL_SKIP;
-    cp_lease_end(lease, checkout->self, skip ? COREPOOL_REASON_NONE : COREPOOL_REASON_CHECKOUT);
+    cp_lease_end(lease, checkout->self, skip ? COREPOOL_REASON_NONE : cp_verdict(verdict, COREPOOL_REASON_CHECKOUT));
     *lease = (corepool_lease_t){0}; /* also if the callback ended it itself */
     return skip ? cp_fail(COREPOOL_ESKIPPED, "class %s skipped this checkout", cls->name) : COREPOOL_REMOVE;
 }

@@ -57,8 +57,8 @@ int cp_checkout_validate(const struct cp_checkout *checkout, corepool_lease_t *l
 /* A worker that was granted to a waiting checkout: lease and validation in one. */
 int cp_checkout_granted(struct cp_checkout *checkout, cp_slot *slot, uint64_t stamp, corepool_lease_t *lease);
 
-/* Ends a lease: back to use, or to be terminated for `reason` if that is not NONE. OK or ESTALE. */
-int cp_lease_end(corepool_lease_t *lease, struct cp_thread *self, corepool_reason_t reason);
+/* Ends a lease: back to use, or to be terminated for `reason` (as from cp_verdict) if that is not NONE. OK or ESTALE. */
+int cp_lease_end(corepool_lease_t *lease, struct cp_thread *self, uint32_t reason);
 
 /* ETIMEDOUT with a detail that says what it waited for. */
 int cp_checkout_timed_out(const struct cp_checkout *checkout, int64_t timeout_ms);

@@ -108,7 +108,7 @@ static int open_on_shard(struct corepool_shard *shard, void *arg)
     if (!opening->slice)
         return cp_fail(COREPOOL_ENOMEM, "no memory for %u workers on shard %u", opening->config.core.quota, shard->index);
     int status = cp_slice_open(opening->slice, &opening->config);
-    if (status < 0) {
+    if (status != COREPOOL_OK) {
         cp_slice_release(opening->slice);
         opening->slice = NULL;
     }
@@ -184,7 +184,7 @@ static int open_slices(struct corepool_pool_impl *impl, const struct cp_slice_co
         if (opening.config.core.quota == 0)
             continue;
         int status = cp_shard_call(&runtime->shard[i], open_on_shard, &opening);
-        if (status < 0)
+        if (status != COREPOOL_OK)
             return status;
         pthread_mutex_lock(&runtime->lock);
         impl->own[i] = opening.slice;

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/point.h"
+#include "core/verdict.h"
 #include "shard/shard.h"
 #include "shard/worker.h"
 
@@ -80,6 +81,14 @@ static void adopt(struct cp_slice *slice, cp_slot *slot)
         cp_core_idle(&slice->core, slot);
 }
 
+/* The same, for a reason that came with it. */
+static void adopt_removed(struct cp_slice *slice, cp_slot *slot, uint32_t reason)
+{
+    if (reason & CP_VERDICT_NONSENSE)
+        cp_slice_warn(slice, slot, 0, "a callback returned a value that means nothing, which counts as COREPOOL_REMOVE");
+    cp_core_doom(&slice->core, slot, (uint8_t)reason);
+}
+
 static void collect(struct cp_slice *slice)
 {
     cp_slot *slot = atomic_exchange(&slice->returned, NULL);
@@ -93,7 +102,7 @@ static void collect(struct cp_slice *slice)
             adopt(slice, slot);
         } else if (tag == CP_TAG_REMOVED) {
             cp_slot_pass(slot, CP_TAG_MANAGER);
-            cp_core_doom(&slice->core, slot, (uint8_t)atomic_load(&slot->reason));
+            adopt_removed(slice, slot, atomic_load(&slot->reason));
         } /* else one lease was ended on two CPUs at once, and the other ending stands: see shelf.h */
         slot = next;
     }
@@ -275,6 +284,12 @@ void cp_slice_tell(const struct cp_slice *slice, const corepool_event_t *event)
     slice->config.on_event(&told, slice->config.event_arg);
 }
 
+void cp_slice_warn(const struct cp_slice *slice, const cp_slot *slot, int code, const char *text)
+{
+    corepool_event_t event = {.kind = COREPOOL_EVENT_WARNING, .worker = slot->number, .code = code, .text = text};
+    cp_slice_tell(slice, &event);
+}
+
 /* --- open and close -------------------------------------------------------------------------------------------------- */
 
 static void deliver_nudge(struct cp_message *message)
@@ -300,7 +315,9 @@ int cp_slice_open(struct cp_slice *slice, const struct cp_slice_config *config)
     void *pool_state = config->arg;
     if (config->cls->pool_init) {
         int status = config->cls->pool_init(config->arg, slice->shard, &pool_state);
-        if (status < 0)
+        if (status > 0 && status != COREPOOL_IGNORE)
+            return cp_fail(COREPOOL_EINVAL, "pool_init of %s returned %d, which means nothing", config->cls->name, status);
+        if (status != COREPOOL_OK)
             return status;
     }
     slice->config = *config;

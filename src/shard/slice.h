@@ -104,7 +104,7 @@ static inline enum cp_shelf_end cp_slice_end(const struct cp_slice *slice)
 struct cp_slice *cp_slice_create(struct corepool_shard *shard, uint32_t quota);
 void cp_slice_release(struct cp_slice *slice);
 
-/* Opens: pool_init, then workers as the core wants them. Negative: pool_init's code; the slice is as before. */
+/* Opens: pool_init, then workers as the core wants them. Else pool_init's code or COREPOOL_IGNORE; the slice is as before. */
 int cp_slice_open(struct cp_slice *slice, const struct cp_slice_config *config);
 
 /* Closes; `finished` is called later. Idempotent. */
@@ -130,6 +130,9 @@ void cp_slice_give_up(struct cp_request *request);
 
 /* Tells the program; pool and shard are filled in here. */
 void cp_slice_tell(const struct cp_slice *slice, const corepool_event_t *event);
+
+/* The same for a COREPOOL_EVENT_WARNING about a worker. code: what its class returned, or 0. */
+void cp_slice_warn(const struct cp_slice *slice, const cp_slot *slot, int code, const char *text);
 
 /* Asks the manager to look at the returned list. Thread: any. */
 void cp_slice_nudge(struct cp_slice *slice);

@@ -128,6 +128,14 @@ static void finish_open(cp_slot *slot, int status, void *resource)
         corepool_worker_failed(slot, COREPOOL_EOPEN);
 }
 
+/* A terminate that failed has ended its worker all the same. */
+static void finish_terminate(cp_slot *slot, int status)
+{
+    if (status < 0)
+        cp_slice_warn(slot->slice, slot, status, "terminate failed, which is ignored");
+    corepool_worker_gone(slot);
+}
+
 /* --- classes that may block --------------------------------------------------------------------------------------------- */
 
 static void work(uv_work_t *request)
@@ -136,7 +144,7 @@ static void work(uv_work_t *request)
     cp_slot *slot = job->slot;
     void *pool_state = slot->slice->pool_state;
     if (job->terminates)
-        class_of(slot)->terminate(slot, pool_state, job->resource, job->reason);
+        job->status = class_of(slot)->terminate(slot, pool_state, job->resource, job->reason);
     else
         job->status = class_of(slot)->init(slot, pool_state, &job->resource);
 }
@@ -146,7 +154,7 @@ static void after_work(uv_work_t *request, int status)
     struct job *job = request->data;
     cp_slot *slot = job->slot;
     if (job->terminates) {
-        corepool_worker_gone(slot);
+        finish_terminate(slot, job->status);
         return;
     }
     if (status < 0) { /* cancelled before it began */
@@ -206,8 +214,10 @@ void cp_worker_terminate(cp_slot *slot, corepool_reason_t reason)
         job->resource = resource_of(slot);
         job->reason = (uint8_t)reason;
         queue_work(slot);
-    } else if (cls->terminate(slot, slot->slice->pool_state, resource_of(slot), reason) != COREPOOL_PENDING) {
-        corepool_worker_gone(slot);
+    } else {
+        int status = cls->terminate(slot, slot->slice->pool_state, resource_of(slot), reason);
+        if (status != COREPOOL_PENDING)
+            finish_terminate(slot, status);
     }
 }
 
