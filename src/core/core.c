@@ -95,7 +95,9 @@ void cp_core_undecided(struct cp_core *core)
 void cp_core_granted(struct cp_core *core, int64_t waited_ns)
 {
     ADD(core->grants, 1);
-    cp_histogram_add(&core->waits, waited_ns < 0 ? 0 : (uint64_t)waited_ns / 1000);
+    struct cp_histogram *waits = GET(core->waits);
+    if (waits)
+        cp_histogram_add(waits, waited_ns < 0 ? 0 : (uint64_t)waited_ns / 1000);
 }
 
 void cp_core_not_listening(struct cp_core *core)

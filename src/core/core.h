@@ -29,7 +29,7 @@ struct cp_core {
     _Atomic uint32_t vacant, opening, live, closing;
     _Atomic uint32_t waiting;
     _Atomic uint64_t grants, timeouts, cancels, opens, open_failures, terminated;
-    struct cp_histogram waits;
+    _Atomic(struct cp_histogram *) waits; /* the owner's, set before the first grant; NULL: nobody counts them */
     /* The manager's. */
     struct cp_list vacant_slots, idle_slots, doomed_slots;
     struct cp_list requests;

@@ -33,9 +33,9 @@ void cp_histogram_add(struct cp_histogram *histogram, uint64_t value)
 
 uint64_t cp_histogram_sum(const struct cp_histogram *from, uint64_t counts[CP_HISTOGRAM_BUCKETS])
 {
-    for (unsigned i = 0; i < CP_HISTOGRAM_BUCKETS; i++)
+    for (unsigned i = 0; from && i < CP_HISTOGRAM_BUCKETS; i++)
         counts[i] += atomic_load_explicit(&from->count[i], memory_order_relaxed);
-    return atomic_load_explicit(&from->highest, memory_order_relaxed);
+    return from ? atomic_load_explicit(&from->highest, memory_order_relaxed) : 0;
 }
 
 uint64_t cp_histogram_quantile(const uint64_t counts[CP_HISTOGRAM_BUCKETS], uint64_t zeros, double part)

@@ -21,7 +21,7 @@ uint64_t cp_histogram_limit(unsigned bucket);
 /* Thread: the one writer. */
 void cp_histogram_add(struct cp_histogram *histogram, uint64_t value);
 
-/* Adds `from` to a plain array of counts; returns the highest value seen. */
+/* Adds `from`, NULL: nothing, to a plain array of counts; returns the highest value seen. */
 uint64_t cp_histogram_sum(const struct cp_histogram *from, uint64_t counts[CP_HISTOGRAM_BUCKETS]);
 
 /* The value that `part` (0 … 1) of all do not exceed; `zeros` further values of 0 count too. */

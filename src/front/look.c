@@ -141,7 +141,7 @@ static void add_slice(struct cp_slice *slice, void *arg)
     stats->opens += atomic_load(&core->opens);
     stats->open_failures += atomic_load(&core->open_failures);
     stats->terminated += atomic_load(&core->terminated);
-    uint64_t highest = cp_histogram_sum(&core->waits, sum->waits);
+    uint64_t highest = cp_histogram_sum(atomic_load(&core->waits), sum->waits);
     sum->highest = highest > sum->highest ? highest : sum->highest;
 }
 

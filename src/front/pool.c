@@ -124,8 +124,6 @@ static int close_on_shard(struct corepool_shard *shard, void *arg)
 
 void cp_pool_free(struct corepool_pool_impl *impl)
 {
-    free(impl->by_shard);
-    free(impl->own);
     free(impl);
 }
 
@@ -142,7 +140,8 @@ static struct corepool_pool_impl *take_impl(struct corepool_runtime *runtime)
     if (impl)
         return impl;
     uint32_t cpus = corepool_topology_possible_cpus(runtime->topology);
-    size_t bytes = sizeof *impl + cpus * sizeof impl->by_cpu[0];
+    size_t bytes = sizeof *impl + cpus * sizeof impl->by_cpu[0] +
+                   runtime->shards * (sizeof impl->by_shard[0] + sizeof impl->own[0]);
     impl = aligned_alloc(CP_CACHE_LINE, (bytes + CP_CACHE_LINE - 1) & ~(size_t)(CP_CACHE_LINE - 1));
     if (!impl)
         return NULL;
@@ -152,12 +151,8 @@ static struct corepool_pool_impl *take_impl(struct corepool_runtime *runtime)
     impl->possible_cpus = cpus;
     impl->is_cpu_known = cp_probe_cpu();
     impl->local = COREPOOL_SHARD_LOCAL;
-    impl->by_shard = calloc(runtime->shards, sizeof *impl->by_shard);
-    impl->own = calloc(runtime->shards, sizeof *impl->own);
-    if (!impl->by_shard || !impl->own) {
-        cp_pool_free(impl);
-        return NULL;
-    }
+    impl->by_shard = impl->by_cpu + cpus;
+    impl->own = (struct cp_slice **)(void *)(impl->by_shard + runtime->shards);
     return impl;
 }
 

@@ -48,7 +48,7 @@ struct corepool_pool_impl {
     struct cp_list link;             /* in pools or spare_pools */
     uint32_t possible_cpus;          /* length of by_cpu */
     bool is_cpu_known;               /* cp_rseq_cpu tells the CPU */
-    _Atomic(struct cp_slice *) by_cpu[]; /* possible CPUs → slice */
+    _Atomic(struct cp_slice *) by_cpu[]; /* possible CPUs → slice; behind it by_shard and own */
 };
 
 /* Whether the handle's pool is open, at the moment of the load. Acquire: what is read before it belongs to that pool if

@@ -12,8 +12,8 @@
 #include "shard/loop.h"
 #include "shard/slice.h"
 
-/* Size classes of slice blocks: 2^0 … 2^20 slots. */
-#define CP_BLOCK_CLASSES 21
+/* Size classes of slice blocks, four to a doubling: 1 … 2^21 slots, twice what a pool may have, for one that grows. */
+#define CP_BLOCK_CLASSES 80
 
 struct corepool_shard {
     /* Fixed. */
@@ -73,7 +73,7 @@ void cp_shard_wake_at(struct corepool_shard *shard, struct cp_slice *slice, int6
 /* The shard found itself off its CPU: tries to regain it from time to time. */
 void cp_shard_lost_cpu(struct corepool_shard *shard);
 
-/* Memory of the shard's NUMA node, kept until cp_shard_finish; NULL: none. */
+/* Memory of the shard's NUMA node, zeroed, kept until cp_shard_finish; NULL: none. */
 void *cp_shard_alloc(struct corepool_shard *shard, size_t bytes);
 
 #endif

@@ -19,9 +19,25 @@ static _Atomic uint64_t epochs;
 
 /* --- memory ------------------------------------------------------------------------------------------------------- */
 
+/* The least power of two that is not below. */
+static uint32_t power_of_two(uint32_t n)
+{
+    return n <= 1 ? 1 : UINT32_C(1) << (32 - __builtin_clz(n - 1));
+}
+
+/* Classes of 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, … slots, four to a doubling: less than a quarter of a block's
+ * slots is never used. Twice a class is a class. */
+static uint32_t class_capacity(unsigned class)
+{
+    return class < 4 ? class + 1 : (UINT32_C(5) + class % 4) << (class / 4 - 1);
+}
+
 static unsigned size_class(uint32_t quota)
 {
-    return quota <= 1 ? 0 : 32 - (unsigned)__builtin_clz(quota - 1);
+    unsigned class = 0;
+    while (class_capacity(class) < quota)
+        class++;
+    return class;
 }
 
 static void init_slots(struct cp_slice *slice, cp_slot *slots, uint32_t first_number, uint32_t count)
@@ -36,8 +52,9 @@ static void init_slots(struct cp_slice *slice, cp_slot *slots, uint32_t first_nu
 
 static struct cp_slice *make_block(struct corepool_shard *shard, unsigned class)
 {
-    uint32_t capacity = UINT32_C(1) << class;
-    size_t bytes = sizeof(struct cp_slice) + capacity * (sizeof(cp_slot) + sizeof(struct cp_item *));
+    uint32_t capacity = class_capacity(class);
+    size_t bytes = sizeof(struct cp_slice) + capacity * sizeof(cp_slot) +
+                   power_of_two(capacity) * sizeof(struct cp_item *);
     struct cp_slice *slice = cp_shard_alloc(shard, bytes);
     if (!slice)
         return NULL;
@@ -136,11 +153,24 @@ static void tell(struct cp_request *request, void (*notify)(struct cp_request *)
         cp_futex_wake(&request->outcome, 1);
 }
 
+/* Made when the first value comes: most slices of thousands never see one. */
+static void need_histogram(struct cp_slice *slice, _Atomic(struct cp_histogram *) *histogram)
+{
+    if (cp_likely(atomic_load_explicit(histogram, memory_order_relaxed) != NULL))
+        return;
+    struct cp_histogram *made = cp_shard_alloc(slice->shard, sizeof *made);
+    if (!made)
+        cp_slice_tell(slice, &(corepool_event_t){.kind = COREPOOL_EVENT_WARNING, .code = COREPOOL_ENOMEM,
+                                                 .text = "no memory to measure"});
+    atomic_store(histogram, made);
+}
+
 static void do_grant(struct cp_slice *slice, cp_slot *slot, struct cp_request *request)
 {
     uint64_t before = cp_slot_stamp(slot);
     uint64_t leased = cp_stamp_next_lease(before);
     int64_t waited = cp_now_ns() - request->posted_at;
+    need_histogram(slice, &slice->core.waits);
     void (*notify)(struct cp_request *) = request->notify;
     atomic_store_explicit(&slot->holder, NULL, memory_order_relaxed); /* until its caller has got it */
     cp_slot_set_stamp(slot, leased);
@@ -328,8 +358,12 @@ int cp_slice_open(struct cp_slice *slice, const struct cp_slice_config *config)
     slice->error[0] = '\0';
     slice->leases_before = 0;
     slice->leases_before = cp_slice_leases(slice);
-    cp_shelf_init(&slice->shelf, slice->ring, slice->capacity, (uint32_t)slice->shard->cpu, config->portable);
+    cp_shelf_init(&slice->shelf, slice->ring, power_of_two(slice->capacity), (uint32_t)slice->shard->cpu, config->portable);
+    struct cp_histogram *waits = atomic_load(&slice->core.waits); /* of the block's last opening */
     cp_core_init(&slice->core, &config->core, slice->slots);
+    if (waits)
+        memset(waits, 0, sizeof *waits);
+    atomic_store(&slice->core.waits, waits);
     atomic_fetch_or(&slice->shelf.flags, flags_of(config));
     if (config->core.managed) { /* for good: every give and take goes to the manager */
         slice->core.listening = true;

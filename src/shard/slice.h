@@ -46,8 +46,8 @@ struct cp_slice {
     cp_slot **segments;          /* the rest; NULL until it grows */
     _Atomic(const corepool_class_t *) cls;
     struct corepool_shard *shard;
-    _Atomic(struct cp_item *) *ring; /* of `capacity` */
-    uint32_t base_slots;         /* slots in the block, a power of two */
+    _Atomic(struct cp_item *) *ring; /* of as many as `capacity`, rounded up to a power of two */
+    uint32_t base_slots;         /* slots in the block */
     _Atomic uint32_t capacity;   /* slots that there are: base_slots, or doubled so many times as it has segments */
     _Atomic uint64_t epoch;      /* one per opening, over the whole process; 0 while closed */
     struct cp_slice_config config;
