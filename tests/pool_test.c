@@ -300,8 +300,8 @@ Test(pool, statistics_sum_to_the_quota_and_count_what_happened)
     stats = laws_stats(pool);
     cr_expect_eq(stats.terminated, 1);
     cr_expect_eq(stats.opens, quota + 1 + stats.open_failures);
-    cr_expect_leq(stats.wait_p50_us, stats.wait_p99_us);
-    cr_expect_leq(stats.wait_p99_us, stats.wait_max_us);
+    cr_expect_leq(stats.wait.p50_us, stats.wait.p99_us);
+    cr_expect_leq(stats.wait.p99_us, stats.wait.max_us);
     laws_end();
 }
 

@@ -66,7 +66,7 @@ static void print_stats(const table_t *table, const char *shard, const char *cpu
             (unsigned long long)stats->idle, (unsigned long long)stats->leased,
             (unsigned long long)stats->waiting, table_count(text, rate),
             100 * divide((double)stats->shelf_hits, (double)stats->checkouts),
-            (unsigned long long)stats->wait_p50_us, (unsigned long long)stats->wait_p99_us);
+            (unsigned long long)stats->wait.p50_us, (unsigned long long)stats->wait.p99_us);
 }
 
 /* Returns the checkouts of that shard since the last drawing. */

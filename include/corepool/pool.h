@@ -36,7 +36,8 @@ typedef struct corepool_pool {
                                       * as in NimblePool; made for comparison */
 #define COREPOOL_POOL_SERIALISED 0x10u /* NimblePool's model: enqueue, checkout and checkin callbacks run on the
                                       * shard's thread, with the pool state; implies COREPOOL_POOL_MANAGED */
-#define COREPOOL_POOL_TIME_LEASES 0x20u /* measure how long each lease is held; costs two clock readings a lease */
+#define COREPOOL_POOL_TIME_LEASES 0x20u /* measure how long each lease is held, from when its worker was taken; costs two
+                                      * clock readings a lease */
 
 /* For max_idle_pings: no pings at all. For lifetime_jitter_percent: none. */
 #define COREPOOL_NONE (~0u)
@@ -101,22 +102,36 @@ COREPOOL_PUBLIC corepool_pool_t corepool_pool_at(corepool_pool_t pool, unsigned 
 COREPOOL_PUBLIC int corepool_pool_leases(corepool_pool_t pool, void (*fn)(const corepool_lease_info_t *, void *),
                                          void *arg);
 
-/* Counts of a slice or a pool. The first group sums to `quota` when nothing is under way (law L1). */
+/* How long something took, in microseconds: `part` of all cases took at most so long; up to 25 % too high, never above the
+ * longest. 0 where nothing was counted. */
+typedef struct corepool_times {
+    uint64_t count;
+    uint64_t p50_us, p90_us, p99_us, p999_us, p9999_us, max_us;
+} corepool_times_t;
+
+/* Counts of a slice or a pool, since it was opened. */
 typedef struct corepool_stats {
-    uint64_t quota;
+    uint64_t quota;      /* vacant + opening + idle + leased + closing, at any time (law L1) */
     uint64_t vacant, opening, idle, leased, closing;
     uint64_t waiting;
     uint64_t checkouts;  /* shelf_hits + grants */
     uint64_t shelf_hits; /* served without the manager */
     uint64_t grants;     /* served by the manager after waiting */
     uint64_t timeouts, cancels;
+    uint64_t skips;      /* checkouts that the class skipped */
     uint64_t opens, open_failures, terminated;
-    uint64_t wait_p50_us, wait_p99_us, wait_max_us; /* over all checkouts so far; a shelf hit waits 0 */
+    uint64_t removed[COREPOOL_REASON_USER + 1]; /* of `terminated`, by corepool_reason_t; the program's own in the last */
+    uint64_t reclaimed;  /* leases taken back from threads that had ended */
+    uint64_t overdue;    /* leases reported as such, see lease_report_ms */
+    corepool_times_t wait; /* of all checkouts; a shelf hit waits 0 */
+    corepool_times_t open; /* of each worker's init until it was ready */
+    corepool_times_t hold; /* of all leases that have ended; with COREPOOL_POOL_TIME_LEASES only */
 } corepool_stats_t;
 
-/* Fills *stats for the handle's shard, or summed over the pool for COREPOOL_SHARD_LOCAL (the wait quantiles are
- * then those of all slices together). Thread: any; does not block and stops nobody, so the counts of a busy
- * pool are of nearly the same moment. COREPOOL_OK, COREPOOL_EINVAL, COREPOOL_ECLOSED. */
+/* Fills *stats for the handle's shard, or summed over the pool for COREPOOL_SHARD_LOCAL (the times are then those of all
+ * slices together). Thread: any; does not wait for shards and stops nobody: each slice's quota, its parts and its opens are
+ * of one moment (of leased and idle only the sum, while callers take and give), the rest is of nearly the same.
+ * COREPOOL_OK, COREPOOL_EINVAL, COREPOOL_ECLOSED. */
 COREPOOL_PUBLIC int corepool_pool_stats(corepool_pool_t pool, corepool_stats_t *stats);
 
 #ifdef __cplusplus

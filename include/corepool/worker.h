@@ -40,6 +40,7 @@ typedef enum corepool_reason {
 #define COREPOOL_REASON_ENUM(name, text) COREPOOL_REASON_##name,
     COREPOOL_REASON_TABLE(COREPOOL_REASON_ENUM)
 #undef COREPOOL_REASON_ENUM
+    COREPOOL_REASONS,            /* how many of them there are */
     COREPOOL_REASON_USER = 64, /* from here to COREPOOL_REASON_MAX: the program's own */
     COREPOOL_REASON_MAX = 255,
 } corepool_reason_t;

@@ -11,10 +11,41 @@
 /* Doubling stops here; 2^20 times any back-off is beyond every limit. */
 #define BACKOFF_DOUBLINGS 20
 
-/* One writer, readers at any time: no order needed. */
+/* One writer, readers at any time. Release: pairs with the acquiring loads of cp_core_snapshot; else no order is needed. */
 #define ADD(counter, n) \
-    atomic_store_explicit(&(counter), atomic_load_explicit(&(counter), memory_order_relaxed) + (n), memory_order_relaxed)
+    atomic_store_explicit(&(counter), atomic_load_explicit(&(counter), memory_order_relaxed) + (n), memory_order_release)
 #define GET(counter) atomic_load_explicit(&(counter), memory_order_relaxed)
+#define SEE(counter) atomic_load_explicit(&(counter), memory_order_acquire)
+
+/* --- counts as of one moment --------------------------------------------------------------------------------------- */
+
+/* Around every change of more than one of the counts that L1 adds up. A reader that saw one of the stores between sees by
+ * it (release, acquire) that `changes` was odd. */
+static void begin_change(struct cp_core *core)
+{
+    ADD(core->changes, 1);
+}
+
+static void end_change(struct cp_core *core)
+{
+    ADD(core->changes, 1);
+}
+
+bool cp_core_snapshot(const struct cp_core *core, struct cp_core_counts *counts)
+{
+    uint32_t before = SEE(core->changes);
+    *counts = (struct cp_core_counts){.quota = core->options.quota,
+                                      .vacant = SEE(core->vacant),
+                                      .opening = SEE(core->opening),
+                                      .live = SEE(core->live),
+                                      .closing = SEE(core->closing),
+                                      .opens = SEE(core->opens),
+                                      .open_failures = SEE(core->open_failures),
+                                      .terminated = SEE(core->terminated)};
+    return before % 2 == 0 && GET(core->changes) == before;
+}
+
+/* --- inputs ---------------------------------------------------------------------------------------------------------- */
 
 void cp_core_init(struct cp_core *core, const struct cp_core_options *options, cp_slot *slots)
 {
@@ -109,8 +140,10 @@ void cp_core_opened(struct cp_core *core, cp_slot *slot)
 {
     cp_assert(slot->phase == CP_OPENING);
     slot->phase = CP_LIVE;
+    begin_change(core);
     ADD(core->opening, -1u);
     ADD(core->live, 1);
+    end_change(core);
     core->failures = 0;
     core->open_not_before = INT64_MIN;
     cp_core_idle(core, slot);
@@ -145,9 +178,11 @@ static int64_t backoff(struct cp_core *core)
 void cp_core_open_failed(struct cp_core *core, cp_slot *slot, int64_t now_ns)
 {
     cp_assert(slot->phase == CP_OPENING);
+    begin_change(core);
     ADD(core->opening, -1u);
     ADD(core->open_failures, 1);
     vacate(core, slot);
+    end_change(core);
     if (slot->round != core->round) /* began before the last failure: tells nothing new */
         return;
     core->round++;
@@ -158,9 +193,11 @@ void cp_core_open_failed(struct cp_core *core, cp_slot *slot, int64_t now_ns)
 void cp_core_gone(struct cp_core *core, cp_slot *slot)
 {
     cp_assert(slot->phase == CP_CLOSING);
+    begin_change(core);
     ADD(core->closing, -1u);
     ADD(core->terminated, 1);
     vacate(core, slot);
+    end_change(core);
 }
 
 void cp_core_close(struct cp_core *core, uint8_t reason)
@@ -195,8 +232,10 @@ static void terminate_next(struct cp_core *core, struct cp_action *action)
     cp_list_unlink(&slot->link);
     core->doomed--;
     slot->phase = CP_CLOSING;
+    begin_change(core);
     ADD(core->live, -1u);
     ADD(core->closing, 1);
+    end_change(core);
     *action = (struct cp_action){.what = CP_DO_TERMINATE, .slot = slot, .reason = slot->doom};
 }
 
@@ -217,9 +256,11 @@ static void open_next(struct cp_core *core, struct cp_action *action)
     cp_list_unlink(&slot->link);
     slot->phase = CP_OPENING;
     slot->round = core->round;
+    begin_change(core);
     ADD(core->vacant, -1u);
     ADD(core->opening, 1);
     ADD(core->opens, 1);
+    end_change(core);
     *action = (struct cp_action){.what = CP_DO_OPEN, .slot = slot};
 }
 

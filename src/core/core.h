@@ -25,10 +25,12 @@ struct cp_core_options {
 
 struct cp_core {
     struct cp_core_options options;
-    /* Counts: written by the manager, read by statistics at any time. */
+    /* Counts: written by the manager, read by statistics at any time: the first two lines by cp_core_snapshot. */
     _Atomic uint32_t vacant, opening, live, closing;
+    _Atomic uint64_t opens, open_failures, terminated;
+    _Atomic uint32_t changes; /* odd while the manager is changing the lines above */
     _Atomic uint32_t waiting;
-    _Atomic uint64_t grants, timeouts, cancels, opens, open_failures, terminated;
+    _Atomic uint64_t grants, timeouts, cancels;
     _Atomic(struct cp_histogram *) waits; /* the owner's, set before the first grant; NULL: nobody counts them */
     /* The manager's. */
     struct cp_list vacant_slots, idle_slots, doomed_slots;
@@ -43,6 +45,12 @@ struct cp_core {
     uint32_t round;      /* opens that begin between two failures are one round */
     int64_t open_not_before;
     uint64_t random;
+};
+
+/* What the counts are at one moment: L1 holds of them whenever it is taken. */
+struct cp_core_counts {
+    uint64_t quota, vacant, opening, live, closing;
+    uint64_t opens, open_failures, terminated;
 };
 
 enum cp_do {
@@ -104,6 +112,9 @@ void cp_core_next(struct cp_core *core, int64_t now_ns, struct cp_action *action
 
 /* When cp_core_next is to be asked again though nothing happened; CP_NEVER: not. */
 int64_t cp_core_wake_at(const struct cp_core *core, int64_t now_ns);
+
+/* Fills *counts. False: the manager is in the midst of a change, a few stores long: ask again. Thread: any. */
+bool cp_core_snapshot(const struct cp_core *core, struct cp_core_counts *counts);
 
 /* Checks the sums above; NULL when they hold, else which is broken. */
 const char *cp_core_check(const struct cp_core *core);

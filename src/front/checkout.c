@@ -269,6 +269,8 @@ int cp_checkout_validate(const struct cp_checkout *checkout, corepool_lease_t *l
     if (cp_likely(verdict == COREPOOL_OK))
         return COREPOOL_OK;
     bool skip = verdict == COREPOOL_SKIP;
+    if (skip)
+        atomic_fetch_add_explicit(&lease->worker->slice->skips, 1, memory_order_relaxed);
     cp_lease_end(lease, checkout->self, skip ? COREPOOL_REASON_NONE : cp_verdict(verdict, COREPOOL_REASON_CHECKOUT));
     *lease = (corepool_lease_t){0}; /* also if the callback ended it itself */
     return skip ? cp_fail(COREPOOL_ESKIPPED, "class %s skipped this checkout", cls->name) : COREPOOL_REMOVE;

@@ -1,20 +1,9 @@
-/* front/look.c: looking into pools that run: leases out, statistics. Reads counters and stamps, stops nobody. */
+/* front/look.c: looking into pools that run: leases that are out. Reads stamps, stops nobody. */
 #include <stdio.h>
 #include <string.h>
 
 #include "base/error.h"
 #include "front/runtime.h"
-
-const char *corepool_event_text(corepool_event_kind_t kind)
-{
-    switch (kind) {
-#define EVENT_TEXT(name, text) \
-    case COREPOOL_EVENT_##name: return text;
-        COREPOOL_EVENT_TABLE(EVENT_TEXT)
-#undef EVENT_TEXT
-    }
-    return "unknown event";
-}
 
 /* --- leases ------------------------------------------------------------------------------------------------------- */
 
@@ -109,67 +98,4 @@ void cp_pool_describe_leases(struct corepool_pool_impl *impl, char *text, size_t
     size_t length = strlen(text);
     snprintf(text + length, bytes - length, " (%d leased, %llu opening, %llu terminating) ", visit.leases,
              (unsigned long long)sum.opening, (unsigned long long)sum.closing);
-}
-
-/* --- statistics ------------------------------------------------------------------------------------------------------ */
-
-struct sum {
-    corepool_stats_t stats;
-    uint64_t waits[CP_HISTOGRAM_BUCKETS];
-    uint64_t highest;
-};
-
-static void add_slice(struct cp_slice *slice, void *arg)
-{
-    struct sum *sum = arg;
-    corepool_stats_t *stats = &sum->stats;
-    const struct cp_core *core = &slice->core;
-    uint64_t live = atomic_load(&core->live), leased = cp_slice_leased(slice);
-    uint64_t grants = atomic_load(&core->grants), leases = cp_slice_leases(slice);
-    stats->quota += core->options.quota;
-    stats->vacant += atomic_load(&core->vacant);
-    stats->opening += atomic_load(&core->opening);
-    stats->closing += atomic_load(&core->closing);
-    stats->leased += leased;
-    stats->idle += live > leased ? live - leased : 0;
-    stats->waiting += atomic_load(&core->waiting);
-    stats->checkouts += leases;
-    stats->grants += grants;
-    stats->shelf_hits += leases > grants ? leases - grants : 0;
-    stats->timeouts += atomic_load(&core->timeouts);
-    stats->cancels += atomic_load(&core->cancels);
-    stats->opens += atomic_load(&core->opens);
-    stats->open_failures += atomic_load(&core->open_failures);
-    stats->terminated += atomic_load(&core->terminated);
-    uint64_t highest = cp_histogram_sum(atomic_load(&core->waits), sum->waits);
-    sum->highest = highest > sum->highest ? highest : sum->highest;
-}
-
-static uint64_t quantile(const struct sum *sum, double part)
-{
-    uint64_t limit = cp_histogram_quantile(sum->waits, sum->stats.shelf_hits, part);
-    return limit < sum->highest ? limit : sum->highest; /* a bucket's limit may lie above all that was seen */
-}
-
-int corepool_pool_stats(corepool_pool_t pool, corepool_stats_t *stats)
-{
-    struct sum sum = {0};
-    int status = cp_pool_check_handle(pool);
-    if (status == COREPOOL_OK && !stats)
-        status = cp_fail(COREPOOL_EINVAL, "stats: NULL");
-    if (status != COREPOOL_OK)
-        return status;
-    pthread_mutex_lock(&pool.impl->runtime->lock);
-    if (!cp_pool_is_known(pool))
-        status = cp_fail(COREPOOL_ECLOSED, "the pool is closed");
-    else
-        cp_pool_each_slice_of(pool, add_slice, &sum);
-    pthread_mutex_unlock(&pool.impl->runtime->lock);
-    if (status != COREPOOL_OK)
-        return status;
-    sum.stats.wait_p50_us = quantile(&sum, 0.50);
-    sum.stats.wait_p99_us = quantile(&sum, 0.99);
-    sum.stats.wait_max_us = sum.highest;
-    *stats = sum.stats;
-    return COREPOOL_OK;
 }

@@ -15,6 +15,7 @@ static void reclaim_slot(struct cp_slice *slice, cp_slot *slot, struct cp_thread
     if (!cp_shelf_claim(&slice->shelf, &slot->item, stamp, removed))
         return;
     atomic_store_explicit(&slot->reason, COREPOOL_REASON_DOWN, memory_order_relaxed);
+    atomic_fetch_add_explicit(&slice->reclaimed, 1, memory_order_relaxed);
     cp_slice_return(slot, true);
 }
 

@@ -153,8 +153,7 @@ static void tell(struct cp_request *request, void (*notify)(struct cp_request *)
         cp_futex_wake(&request->outcome, 1);
 }
 
-/* Made when the first value comes: most slices of thousands never see one. */
-static void need_histogram(struct cp_slice *slice, _Atomic(struct cp_histogram *) *histogram)
+void cp_slice_need_histogram(struct cp_slice *slice, _Atomic(struct cp_histogram *) *histogram)
 {
     if (cp_likely(atomic_load_explicit(histogram, memory_order_relaxed) != NULL))
         return;
@@ -170,7 +169,7 @@ static void do_grant(struct cp_slice *slice, cp_slot *slot, struct cp_request *r
     uint64_t before = cp_slot_stamp(slot);
     uint64_t leased = cp_stamp_next_lease(before);
     int64_t waited = cp_now_ns() - request->posted_at;
-    need_histogram(slice, &slice->core.waits);
+    cp_slice_need_histogram(slice, &slice->core.waits);
     void (*notify)(struct cp_request *) = request->notify;
     atomic_store_explicit(&slot->holder, NULL, memory_order_relaxed); /* until its caller has got it */
     cp_slot_set_stamp(slot, leased);
@@ -340,6 +339,24 @@ static uint32_t flags_of(const struct cp_slice_config *config)
            (config->core.managed ? CP_SHELF_MANAGED : 0u);
 }
 
+static void reset_histogram(_Atomic(struct cp_histogram *) *histogram)
+{
+    if (atomic_load(histogram))
+        memset(atomic_load(histogram), 0, sizeof(struct cp_histogram));
+}
+
+static void reset_counts(struct cp_slice *slice)
+{
+    reset_histogram(&slice->core.waits);
+    reset_histogram(&slice->opens);
+    reset_histogram(&slice->holds);
+    for (unsigned i = 0; i <= COREPOOL_REASONS; i++)
+        atomic_store(&slice->ended[i], 0);
+    atomic_store(&slice->skips, 0);
+    atomic_store(&slice->reclaimed, 0);
+    atomic_store(&slice->overdue, 0);
+}
+
 int cp_slice_open(struct cp_slice *slice, const struct cp_slice_config *config)
 {
     void *pool_state = config->arg;
@@ -361,9 +378,8 @@ int cp_slice_open(struct cp_slice *slice, const struct cp_slice_config *config)
     cp_shelf_init(&slice->shelf, slice->ring, power_of_two(slice->capacity), (uint32_t)slice->shard->cpu, config->portable);
     struct cp_histogram *waits = atomic_load(&slice->core.waits); /* of the block's last opening */
     cp_core_init(&slice->core, &config->core, slice->slots);
-    if (waits)
-        memset(waits, 0, sizeof *waits);
     atomic_store(&slice->core.waits, waits);
+    reset_counts(slice);
     atomic_fetch_or(&slice->shelf.flags, flags_of(config));
     if (config->core.managed) { /* for good: every give and take goes to the manager */
         slice->core.listening = true;

@@ -60,9 +60,16 @@ struct cp_slice {
     /* The last failed open, for callers that time out. */
     struct cp_lock error_lock;
     char error[CP_ERROR_BYTES];
+    /* Counts of callers. */
+    _Atomic uint64_t skips;
+    _Atomic uint64_t reclaimed;  /* leases of threads that have ended */
+    _Atomic(struct cp_histogram *) holds; /* NULL: nobody wants to know */
     /* The manager's. */
     struct cp_core core cp_line_aligned;
     void *pool_state;
+    _Atomic uint64_t ended[COREPOOL_REASONS + 1]; /* workers, by reason; the last: the program's own */
+    _Atomic uint64_t overdue;    /* leases that were reported */
+    _Atomic(struct cp_histogram *) opens; /* how long each init took; NULL: none has ended */
     struct cp_list link;         /* in the shard's list of open slices, or of spare blocks */
     struct cp_list dirty;        /* in the shard's list of slices to look after */
     struct cp_list sleeping;     /* in the shard's list of slices with a wake-up time */
@@ -127,6 +134,10 @@ bool cp_slice_send_request(struct cp_slice *slice, struct cp_request *request, u
 
 /* Tells the manager that a request was given up (its outcome was decided by the caller). Thread: the one that sent it. */
 void cp_slice_give_up(struct cp_request *request);
+
+/* Makes one that is missing: most slices of thousands never see a value. It stays with the slice's block; without memory
+ * it stays NULL, and a COREPOOL_EVENT_WARNING tells so. */
+void cp_slice_need_histogram(struct cp_slice *slice, _Atomic(struct cp_histogram *) *histogram);
 
 /* Tells the program; pool and shard are filled in here. */
 void cp_slice_tell(const struct cp_slice *slice, const corepool_event_t *event);

@@ -52,6 +52,14 @@ static void tell(const cp_slot *slot, corepool_event_t *event)
     cp_slice_tell(slot->slice, event);
 }
 
+static void note_open(struct cp_slice *slice, int64_t took_ns)
+{
+    cp_slice_need_histogram(slice, &slice->opens);
+    struct cp_histogram *opens = atomic_load_explicit(&slice->opens, memory_order_relaxed);
+    if (opens)
+        cp_histogram_add(opens, (uint64_t)took_ns / 1000);
+}
+
 static void tell_failure(const cp_slot *slot, int code, int64_t now_ns)
 {
     char why[CP_ERROR_BYTES];
@@ -71,6 +79,7 @@ void corepool_worker_ready(corepool_worker_t *worker, void *resource)
     atomic_store_explicit(&worker->resource, resource, memory_order_relaxed);
     worker->since = cp_now_ns();
     forget_error(worker->slice);
+    note_open(worker->slice, worker->since - began);
     cp_core_opened(&worker->slice->core, worker);
     tell(worker, &(corepool_event_t){.kind = COREPOOL_EVENT_OPENED, .duration_ms = ms_between(began, worker->since)});
     cp_slice_touch(worker->slice);
@@ -92,6 +101,14 @@ void corepool_worker_failed(corepool_worker_t *worker, int code)
     cp_slice_touch(slice);
 }
 
+/* One writer. */
+static void count_end(const cp_slot *slot)
+{
+    uint8_t reason = slot->doom < COREPOOL_REASONS ? slot->doom : COREPOOL_REASONS;
+    _Atomic uint64_t *ended = &slot->slice->ended[reason];
+    atomic_store_explicit(ended, atomic_load_explicit(ended, memory_order_relaxed) + 1, memory_order_relaxed);
+}
+
 void corepool_worker_gone(corepool_worker_t *worker)
 {
     cp_assert(cp_on_shard(worker->slice->shard));
@@ -100,6 +117,7 @@ void corepool_worker_gone(corepool_worker_t *worker)
     free(worker->job);
     worker->job = NULL;
     atomic_store_explicit(&worker->resource, NULL, memory_order_relaxed);
+    count_end(worker);
     cp_core_gone(&worker->slice->core, worker);
     tell(worker, &(corepool_event_t){.kind = COREPOOL_EVENT_CLOSED, .reason = worker->doom,
                                      .duration_ms = ms_between(worker->since, cp_now_ns())});
