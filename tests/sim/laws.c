@@ -1,0 +1,280 @@
+/* tests/sim/laws.c: the oracle: what it knows by itself, held against what the core says. */
+#include "sim.h"
+
+static const char *const place_names[PLACES] = {"vacant", "opening", "closing",         "held",    "shelved",
+                                                "taken",  "leased",  "on its way back", "returned"};
+
+struct known *known_of(const cp_slot *slot)
+{
+    return &slot->slice->known[slot->number];
+}
+
+void move(cp_slot *slot, enum place from, enum place to)
+{
+    struct known *known = known_of(slot);
+    struct cp_slice *slice = slot->slice;
+    if (known->place != from)
+        broke("L2", "slice %u: slot %u should be %s and is %s", slice->number, slot->number, place_names[from],
+              place_names[known->place]);
+    slice->at[from]--;
+    slice->at[to]++;
+    known->place = to;
+}
+
+void check_usable(const cp_slot *slot)
+{
+    const struct known *known = known_of(slot);
+    if (!known->alive || known->reason != REASON_NONE || known->evicted)
+        broke("L6", "slice %u: slot %u is to be used, and its worker is %s", slot->slice->number, slot->number,
+              known->alive ? "to be terminated" : "gone");
+}
+
+/* --- requests --- */
+
+void arrives(struct cp_slice *slice, struct ask *ask)
+{
+    if (ask->fate == SENT)
+        ask->fate = QUEUED;
+    ask->queued = true;
+    if (ask->request.again)
+        cp_list_push_front(&slice->arrivals, &ask->arrival);
+    else
+        cp_list_push_back(&slice->arrivals, &ask->arrival);
+}
+
+void leaves(struct ask *ask)
+{
+    ask->queued = false;
+    cp_list_unlink(&ask->arrival);
+}
+
+void check_turn(const struct cp_slice *slice, const struct ask *ask)
+{
+    if (!ask->queued)
+        broke("L5", "slice %u: request %u comes from the queue and was not in it", slice->number, ask->number);
+    if (slice->arrivals.next != &ask->arrival)
+        broke("L4", "slice %u: request %u overtakes request %u", slice->number, ask->number,
+              cp_container(slice->arrivals.next, struct ask, arrival)->number);
+}
+
+static uint32_t count_waiting(const struct cp_slice *slice)
+{
+    uint32_t n = 0;
+    for (const struct cp_list *at = slice->arrivals.next; at != &slice->arrivals; at = at->next)
+        n++;
+    return n;
+}
+
+/* --- opening --- */
+
+/* How many more opens are in order now, their time set aside. */
+static uint32_t opens_in_order(const struct cp_slice *slice)
+{
+    const struct cp_core_options *options = &slice->core.options;
+    uint32_t waiting = count_waiting(slice), opening = slice->at[OPENING], vacant = slice->at[VACANT];
+    uint32_t limit = slice->failures ? 1 : options->max_opening;
+    uint32_t wanted = options->lazy ? (waiting > opening ? waiting - opening : 0) : vacant;
+    if (slice->core.closed || opening >= limit)
+        return 0;
+    wanted = wanted < vacant ? wanted : vacant;
+    return wanted < limit - opening ? wanted : limit - opening;
+}
+
+void check_open(const struct cp_slice *slice, cp_slot *slot)
+{
+    if (opens_in_order(slice) == 0)
+        broke("L3", "slice %u opens slot %u, which nobody wants or which is one too many at once",
+              slice->number, slot->number);
+    if (slice->failures && world.now < slice->not_before)
+        broke("back-off", "slice %u opens %lld too early after %u failures", slice->number,
+              (long long)(slice->not_before - world.now), slice->failures);
+    if (known_of(slot)->alive)
+        broke("L6", "slice %u: slot %u is opened and its worker was not terminated", slice->number,
+              slot->number);
+    known_of(slot)->round = slice->round;
+}
+
+static void opens_failed(struct cp_slice *slice)
+{
+    const struct cp_core_options *options = &slice->core.options;
+    int64_t wait = options->backoff_min_ns;
+    slice->round++;
+    for (uint32_t i = 0; i < slice->failures && wait < options->backoff_max_ns; i++)
+        wait *= 2;
+    wait = wait < options->backoff_max_ns ? wait : options->backoff_max_ns;
+    slice->failures++;
+    slice->not_before = world.now + wait - wait / 2;
+    slice->overdue = world.now + wait;
+}
+
+void open_ended(struct cp_slice *slice, cp_slot *slot, bool ok)
+{
+    struct known *known = known_of(slot);
+    move(slot, OPENING, ok ? HELD : VACANT);
+    if (ok) {
+        known->alive = true;
+        known->evicted = false;
+        known->reason = REASON_NONE;
+        slice->failures = 0;
+        slice->opened++;
+    } else if (known->round == slice->round) {
+        opens_failed(slice);
+    }
+}
+
+void check_terminate(const struct cp_slice *slice, const cp_slot *slot, uint8_t reason)
+{
+    const struct known *known = known_of(slot);
+    bool own = known->reason != REASON_NONE && reason == known->reason;
+    bool evicted = known->evicted && reason == REASON_EVICTED;
+    bool closed = known->reason == REASON_NONE && slice->core.closed && reason == slice->close_reason;
+    if (!known->alive)
+        broke("L6", "slice %u: the worker of slot %u is terminated twice", slice->number, slot->number);
+    if (!own && !evicted && !closed)
+        broke("L6", "slice %u: slot %u is terminated for reason %u, not %d", slice->number, slot->number,
+              reason, (int)known->reason);
+}
+
+/* --- sums --- */
+
+static uint32_t live(const struct cp_slice *slice)
+{
+    uint32_t sum = 0;
+    for (enum place place = HELD; place < PLACES; place++)
+        sum += slice->at[place];
+    return sum;
+}
+
+/* The manager will look again by itself. */
+static bool is_busy(const struct cp_slice *slice)
+{
+    return slice->dirty || slice->close_wanted || slice->shard->pumping == slice ||
+           (slice->shard->then && slice->shard->slice == slice);
+}
+
+void check_sums(const struct cp_slice *slice)
+{
+    const struct cp_core *core = &slice->core;
+    if (slice->epoch == 0)
+        return;
+    if (slice->at[VACANT] != core->vacant || slice->at[OPENING] != core->opening ||
+        slice->at[CLOSING] != core->closing || live(slice) != core->live)
+        broke("L1", "slice %u: vacant %u opening %u live %u closing %u are %u, %u, %u, %u", slice->number,
+              atomic_load(&core->vacant), atomic_load(&core->opening), atomic_load(&core->live),
+              atomic_load(&core->closing), slice->at[VACANT], slice->at[OPENING], live(slice),
+              slice->at[CLOSING]);
+    if (live(slice) + slice->at[VACANT] + slice->at[OPENING] + slice->at[CLOSING] != core->options.quota)
+        broke("L1", "slice %u: its slots are not its quota, %u", slice->number, core->options.quota);
+    if (slice->shelf.flags & CP_SHELF_WAITING && shelf_idle(slice))
+        broke("L3", "slice %u: somebody waits beside %u workers on the shelf", slice->number,
+              shelf_idle(slice));
+    if (core->listening && core->waiting && slice->returned && !slice->nudged && !slice->returning &&
+        !is_busy(slice))
+        broke("L3", "slice %u: slot %u is back, a request waits, and the manager sleeps", slice->number,
+              slice->returned->number);
+}
+
+void check_rest(const struct cp_slice *slice)
+{
+    const struct cp_core *core = &slice->core;
+    const char *broken = cp_core_check(core);
+    uint32_t waiting = count_waiting(slice);
+    int64_t wake_at = cp_core_wake_at(core, world.now);
+    check_sums(slice);
+    if (broken)
+        broke("core", "slice %u: %s", slice->number, broken);
+    if (waiting != core->waiting)
+        broke("L5", "slice %u: %u requests wait, not %u", slice->number, waiting, atomic_load(&core->waiting));
+    if (core->closed && (waiting || slice->at[HELD]))
+        broke("L5", "slice %u is closed and keeps %u requests and %u workers", slice->number, waiting,
+              slice->at[HELD]);
+    if (core->closed)
+        return;
+    if (!core->options.managed && slice->at[HELD])
+        broke("L3", "slice %u keeps %u workers from its shelf", slice->number, slice->at[HELD]);
+    if (!core->options.managed && !(slice->shelf.flags & CP_SHELF_WAITING) != !waiting)
+        broke("L3", "slice %u: %u requests wait and its shelf says %s", slice->number, waiting,
+              waiting ? "none" : "some");
+    if (opens_in_order(slice) && (!slice->failures || world.now >= slice->overdue))
+        broke("L3", "slice %u opens nothing, with %u waiting and %u vacant", slice->number, waiting,
+              slice->at[VACANT]);
+    if (opens_in_order(slice) && (wake_at < slice->not_before || wake_at > slice->overdue))
+        broke("back-off", "slice %u wakes in %lld for its next open, not in %lld to %lld", slice->number,
+              (long long)(wake_at - world.now), (long long)(slice->not_before - world.now),
+              (long long)(slice->overdue - world.now));
+}
+
+void check_finish(const struct cp_slice *slice)
+{
+    check_sums(slice);
+    if (!cp_list_is_empty(&slice->arrivals) || slice->notices)
+        broke("L5", "slice %u finishes with %u requests queued and %u notices to come", slice->number,
+              count_waiting(slice), slice->notices);
+    if (slice->at[VACANT] != slice->core.options.quota || slice->opened != slice->terminated)
+        broke("L6", "slice %u finishes with %llu workers initialised and %llu terminated", slice->number,
+              (unsigned long long)slice->opened, (unsigned long long)slice->terminated);
+}
+
+/* --- the world --- */
+
+static void each_slice(void (*check)(const struct cp_slice *))
+{
+    for (unsigned i = 0; i < world.pool_count; i++)
+        for (unsigned j = 0; j < world.shard_count; j++)
+            check(&world.pools[i].slices[j]);
+}
+
+static void check_slice(const struct cp_slice *slice)
+{
+    const char *broken = slice->epoch ? cp_core_check(&slice->core) : NULL;
+    check_sums(slice);
+    if (broken && broken[1] != '3') /* which speaks of a core at rest */
+        broke("core", "slice %u: %s", slice->number, broken);
+}
+
+void check_world(void)
+{
+    each_slice(check_slice);
+}
+
+static void check_slice_quiescent(const struct cp_slice *slice)
+{
+    if (slice->epoch == 0)
+        broke("liveness", "slice %u is closed and does not open again", slice->number);
+    check_rest(slice);
+    if (slice->core.waiting || slice->nudged || slice->notices || slice->returning || is_busy(slice) ||
+        slice->shard->inbox)
+        broke("liveness", "slice %u does not come to rest", slice->number);
+    if (slice->at[SHELVED] + slice->at[RETURNED] + slice->at[HELD] != slice->core.live)
+        broke("L1", "slice %u: somebody keeps a worker for ever", slice->number);
+    if (slice->at[OPENING] || slice->at[CLOSING] || (!slice->core.options.lazy && slice->at[VACANT]))
+        broke("liveness", "slice %u: opening %u closing %u vacant %u for ever", slice->number,
+              slice->at[OPENING], slice->at[CLOSING], slice->at[VACANT]);
+}
+
+void check_quiescent(void)
+{
+    for (unsigned i = 0; i < world.client_count; i++)
+        if (!world.clients[i].retired)
+            broke("liveness", "client %u waits for ever%s", i, world.clients[i].ask ? " for a grant" : "");
+    if (world.begun != world.ended)
+        broke("L5", "%llu checkouts were begun and %llu have ended", (unsigned long long)world.begun,
+              (unsigned long long)world.ended);
+    each_slice(check_slice_quiescent);
+}
+
+static void check_slice_closed(const struct cp_slice *slice)
+{
+    if (slice->epoch)
+        broke("liveness", "slice %u never finishes", slice->number);
+}
+
+void check_closed(void)
+{
+    unsigned spare = 0;
+    for (const struct cp_list *at = world.spare_asks.next; at != &world.spare_asks; at = at->next)
+        spare++;
+    if (spare != world.ask_count)
+        broke("L5", "%u requests were made and %u are free again", world.ask_count, spare);
+    each_slice(check_slice_closed);
+}

@@ -1,0 +1,74 @@
+/* tests/sim/pools.c: pools and their slices, opened and closed again and again in the same memory. */
+#include <string.h>
+
+#include "sim.h"
+
+/* Which is the caller's to send; all slices of a pool in any order. */
+static void tell_slices(struct pool *pool, enum mail kind)
+{
+    pool->busy = world.shard_count;
+    for (unsigned i = 0; i < world.shard_count; i++)
+        send_mail(kind, &pool->slices[i], NULL, NULL, world.now + delay(world.mail_bits));
+}
+
+void pool_close(struct pool *pool)
+{
+    note(NOTE_POOL_CLOSE, (int)pool->number, 0, 0);
+    pool->open = false;
+    tell_slices(pool, MAIL_CLOSE);
+}
+
+void pool_open(struct pool *pool)
+{
+    pool->fifo = draw(3) == 0;
+    pool->lazy = draw(2);
+    pool->managed = draw(8) == 0;
+    pool->portable = draw(4) == 0;
+    tell_slices(pool, MAIL_OPEN);
+}
+
+static struct cp_core_options draw_options(const struct cp_slice *slice)
+{
+    int64_t shortest = 1 + delay(world.mail_bits);
+    return (struct cp_core_options){
+        .quota = 1 + (uint32_t)draw(slice->capacity),
+        .lazy = slice->pool->lazy,
+        .managed = slice->pool->managed,
+        .max_opening = 1 + (uint32_t)draw(4),
+        .backoff_min_ns = shortest,
+        .backoff_max_ns = shortest << draw(6),
+        .seed = draw(UINT32_MAX),
+    };
+}
+
+void slice_open(struct cp_slice *slice)
+{
+    struct cp_core_options options = draw_options(slice);
+    const struct pool *pool = slice->pool;
+    note(NOTE_REOPEN, (int)slice->number, (int)options.quota, 0);
+    slice->lost_cpu = slice->close_wanted = false;
+    slice->close_reason = REASON_CLOSED;
+    shelf_init(slice, (pool->portable ? CP_SHELF_PORTABLE : 0u) | (pool->fifo ? CP_SHELF_FIFO : 0u) |
+                          (pool->managed ? CP_SHELF_MANAGED | CP_SHELF_WAITING : 0u));
+    cp_core_init(&slice->core, &options, slice->slots);
+    slice->core.listening = pool->managed; /* for good: every give and take goes to the manager */
+    slice->epoch = ++world.epochs;
+    slice->dirty = true;
+    memset(slice->at, 0, sizeof slice->at);
+    slice->at[VACANT] = options.quota;
+    slice->failures = 0;
+    if (--slice->pool->busy == 0) {
+        slice->pool->open = true;
+        slice->pool->generation++;
+        note(NOTE_POOL_OPEN, (int)pool->number, 0, 0);
+    }
+}
+
+void slice_finished(struct cp_slice *slice)
+{
+    struct pool *pool = slice->pool;
+    slice->epoch = 0;
+    slice->dirty = false;
+    if (--pool->busy == 0 && world.phase != FINALE)
+        schedule(EVENT_REOPEN, pool, 0, world.now + delay(world.hold_bits));
+}
