@@ -26,7 +26,8 @@ typedef struct corepool_lease {
 /* Zero means the default in every field; a NULL pointer to it means all defaults. */
 typedef struct corepool_checkout_options {
     int64_t timeout_ms; /* for waiting only; default COREPOOL_TIMEOUT_DEFAULT_MS; COREPOOL_INFINITE allowed */
-    void *command;      /* handed to the class's checkout callback; default NULL */
+    void *command;      /* handed to the class's enqueue and checkout callbacks, before the checkout ends or times out;
+                         * default NULL */
 } corepool_checkout_options_t;
 
 /* Takes a worker: at once when one is idle on the caller's CPU, else waits its turn. Blocks up to

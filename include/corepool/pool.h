@@ -35,7 +35,8 @@ typedef struct corepool_pool {
 #define COREPOOL_POOL_MANAGED 0x8u   /* no shelf: every checkout and checkin goes through the shard's manager,
                                       * as in NimblePool; made for comparison */
 #define COREPOOL_POOL_SERIALISED 0x10u /* NimblePool's model: enqueue, checkout and checkin callbacks run on the
-                                      * shard's thread, with the pool state; implies COREPOOL_POOL_MANAGED */
+                                      * shard's thread, with the pool state; checkin's when the worker has come back
+                                      * there. Implies COREPOOL_POOL_MANAGED */
 #define COREPOOL_POOL_TIME_LEASES 0x20u /* measure how long each lease is held, from when its worker was taken; costs two
                                       * clock readings a lease */
 

@@ -91,7 +91,8 @@ typedef struct corepool_class {
 
     /* Each request, before anything else is done for it, also when a worker is idle. *wrapped: what checkout and
      * cancelled get as the command; preset to the command. COREPOOL_OK or COREPOOL_SKIP (the caller gets
-     * COREPOOL_ESKIPPED; any other value counts as that). Not again when the same request tries the next worker. */
+     * COREPOOL_ESKIPPED; any other value counts as that, and the detail says so). Not again when the same request tries
+     * the next worker. corepool_checkout_try: only once there is a worker for it. */
     int (*enqueue)(void *pool_state, void *command, void **wrapped);
     /* At each checkout, before the caller has it. *client: what the caller gets as
      * lease->resource; preset to the resource. COREPOOL_OK; COREPOOL_REMOVE (terminated with reason
@@ -101,10 +102,11 @@ typedef struct corepool_class {
     /* At each corepool_checkin, with lease->resource as the client left it. COREPOOL_OK or
      * COREPOOL_REMOVE (reason CHECKIN). */
     int (*checkin)(void *pool_state, void *resource, void *client);
-    /* A request ended without a worker that its caller could use: QUEUED, it timed out, was cancelled or its thread ended
-     * while it waited; LEASED, its thread ended with the lease, or the client ended it with corepool_checkin_fail; runs
+    /* QUEUED: a request ended while it waited: it timed out, was cancelled or refused, the pool closed, or its thread ended.
+     * LEASED: the client's thread ended with the lease, or the client ended it with corepool_checkin_fail; runs
      * before that worker's terminate. wrapped: what enqueue made of the command; NULL without an enqueue callback,
-     * as the client's own memory may be gone. Not when the pool closes. */
+     * as the client's own memory may be gone. So what enqueue has made goes to one end, a checkout that returned
+     * COREPOOL_OK or COREPOOL_SKIP or a cancelled QUEUED; but for a request that comes when the pool has closed. */
     void (*cancelled)(void *pool_state, corepool_cancelled_t how, void *wrapped);
     /* corepool_update: changes the worker. COREPOOL_OK; or COREPOOL_REMOVE (reason UPDATE): terminated when the
      * lease ends. */

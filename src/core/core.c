@@ -226,6 +226,11 @@ static cp_slot *first_slot(struct cp_list *list)
     return cp_container(list->next, cp_slot, link);
 }
 
+static cp_slot *last_slot(struct cp_list *list)
+{
+    return cp_container(list->prev, cp_slot, link);
+}
+
 static void terminate_next(struct cp_core *core, struct cp_action *action)
 {
     cp_slot *slot = first_slot(&core->doomed_slots);
@@ -245,7 +250,7 @@ static void serve_next(struct cp_core *core, enum cp_do what, struct cp_action *
     dequeue(core, request);
     *action = (struct cp_action){.what = what, .request = request};
     if (what == CP_DO_GRANT) {
-        action->slot = first_slot(&core->idle_slots);
+        action->slot = core->options.fifo ? last_slot(&core->idle_slots) : first_slot(&core->idle_slots);
         remove_idle(core, action->slot);
     }
 }
@@ -267,7 +272,7 @@ static void open_next(struct cp_core *core, struct cp_action *action)
 /* The oldest of the idle goes to the shelf first, so that the newest ends on top. */
 static void shelve_next(struct cp_core *core, struct cp_action *action)
 {
-    cp_slot *slot = cp_container(core->idle_slots.prev, cp_slot, link);
+    cp_slot *slot = last_slot(&core->idle_slots);
     remove_idle(core, slot);
     *action = (struct cp_action){.what = CP_DO_SHELVE, .slot = slot};
 }

@@ -18,6 +18,7 @@ struct cp_core_options {
     uint32_t quota;
     bool lazy;           /* open only what requests want */
     bool managed;        /* never shelve */
+    bool fifo;           /* grant the worker that was idle longest */
     uint32_t max_opening;
     int64_t backoff_min_ns, backoff_max_ns;
     uint64_t seed;       /* of the back-off's jitter */

@@ -1,7 +1,7 @@
 /* core/request.h: a checkout that has to wait.
  *
  * One word decides its outcome (L5): whoever moves it from PENDING to another value has decided. The manager grants
- * or closes; the caller gives up. A caller that loses the race takes what the manager decided.
+ * or closes or skips; the caller gives up. A caller that loses the race takes what the manager decided.
  *
  * Life of the memory: the caller's side owns the request. While the manager may still look at it (posted and neither
  * granted nor closed, or given up and not yet acknowledged) `life` is LENT. The manager hands it back by
@@ -22,6 +22,10 @@ enum cp_outcome {
     CP_CLOSED,
     CP_TIMED_OUT,
     CP_CANCELLED,
+    CP_SKIPPED,
+    /* Not decided, and the caller cannot give up now: the manager runs a callback that looks at the command. */
+    CP_HELD,
+    CP_HELD_AWAITED, /* and somebody sleeps until that has ended */
 };
 
 enum cp_life { CP_LIFE_FREE, CP_LIFE_LENT, CP_LIFE_ORPHAN };
@@ -37,6 +41,8 @@ struct cp_request {
     uint64_t epoch;             /* the slice's, when the caller looked up the pool */
     struct cp_list owner_link;  /* in the caller's cache */
     int64_t posted_at;          /* when its waiting began, monotonic ns */
+    void *command;              /* what enqueue made of it, once that has run */
+    bool enqueued;              /* it has */
     bool again;                 /* it had a worker that its checkout callback refused: keeps its place */
     /* How a caller that does not sleep on `outcome` is told; NULL: it sleeps. Runs on the manager's thread. */
     void (*notify)(struct cp_request *request);
@@ -45,6 +51,8 @@ struct cp_request {
     struct cp_list link;        /* in the slice's queue while it waits */
     cp_slot *slot;              /* valid once GRANTED, with its stamp as a lease */
     uint64_t stamp;
+    void *client;               /* the lease's resource, in a serialised pool */
+    bool held;                  /* by the manager, which is to let it go */
 };
 
 /* True when `outcome` is now the request's. Sequentially consistent on both sides: the loser must see the
@@ -53,6 +61,13 @@ static inline bool cp_request_decide(struct cp_request *request, enum cp_outcome
 {
     uint32_t pending = CP_PENDING;
     return atomic_compare_exchange_strong(&request->outcome, &pending, outcome);
+}
+
+/* Manager's side: takes hold of it before a callback looks at its command. False: it has been given up. */
+static inline bool cp_request_hold(struct cp_request *request)
+{
+    request->held = cp_request_decide(request, CP_HELD);
+    return request->held;
 }
 
 /* Manager's side: done with a given-up request. */

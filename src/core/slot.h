@@ -34,6 +34,8 @@ struct corepool_worker {
     struct cp_slice *slice;                /* fixed */
     _Atomic(struct corepool_worker *) returned_next;
     _Atomic uint32_t reason;               /* with stamp REMOVED: as from cp_verdict */
+    _Atomic(void *) client;                /* with stamp RETURNED: the lease's resource, for a serialised checkin */
+    _Atomic(void *) wrapped;               /* while LEASED: what enqueue made of the command, in classes that have it */
     uint32_t number;                       /* fixed: index in its slice */
     /* The manager's. */
     struct cp_list link;                   /* in one of the core's lists, by phase */

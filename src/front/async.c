@@ -107,11 +107,8 @@ static void on_notify(struct cp_request *request);
 static int post(struct async *async)
 {
     struct cp_request *request = &async->request;
-    atomic_store(&request->outcome, CP_PENDING);
-    atomic_store(&request->life, CP_LIFE_LENT);
-    request->again = async->checkout.again;
+    cp_checkout_fill(&async->checkout, request);
     request->notify = on_notify;
-    request->posted_at = cp_now_ns();
     if (cp_slice_send_request(async->checkout.slice, request, async->checkout.epoch))
         return COREPOOL_OK;
     atomic_store(&request->life, CP_LIFE_FREE);
@@ -143,10 +140,21 @@ static int try_next(struct async *async, corepool_lease_t *lease)
 }
 
 /* A grant that nobody is told of, and that has no holder. */
-static void give_back(cp_slot *slot, uint64_t stamp)
+static void give_back(struct cp_request *request)
 {
-    corepool_lease_t lease = {.worker = slot, .generation = stamp};
+    corepool_lease_t lease = {.resource = request->client, .worker = request->slot, .generation = request->stamp};
     cp_lease_end(&lease, cp_self, COREPOOL_REASON_NONE);
+    cp_slice_unused(request);
+}
+
+/* The manager has decided against it. */
+static void refuse(struct async *async)
+{
+    bool skipped = atomic_load(&async->request.outcome) == CP_SKIPPED;
+    atomic_store(&async->request.life, CP_LIFE_FREE);
+    if (async->waiting)
+        finish(async, skipped ? cp_checkout_skipped(&async->checkout) : cp_fail(COREPOOL_ECLOSED, "the pool is closed"),
+               NULL);
 }
 
 /* The manager has decided. */
@@ -154,20 +162,19 @@ static void complete(struct async *async)
 {
     corepool_lease_t lease;
     struct cp_request *request = &async->request;
-    bool granted = atomic_load(&request->outcome) == CP_GRANTED;
-    cp_slot *slot = request->slot;
-    uint64_t stamp = request->stamp;
-    atomic_store(&request->life, CP_LIFE_FREE);
-    if (!granted) {
-        if (async->waiting)
-            finish(async, cp_fail(COREPOOL_ECLOSED, "the pool is closed"), NULL);
+    if (atomic_load(&request->outcome) != CP_GRANTED) {
+        refuse(async);
         return;
     }
     if (!async->waiting) { /* detached meanwhile */
-        give_back(slot, stamp);
+        give_back(request);
         return;
     }
-    int status = cp_checkout_granted(&async->checkout, slot, stamp, &lease);
+    cp_slot *slot = request->slot;
+    uint64_t stamp = request->stamp;
+    void *client = request->client;
+    atomic_store(&request->life, CP_LIFE_FREE);
+    int status = cp_checkout_granted(&async->checkout, slot, stamp, client, &lease);
     if (status == COREPOOL_REMOVE)
         status = try_next(async, &lease);
     if (status != COREPOOL_PENDING)
@@ -191,8 +198,9 @@ static void on_notify(struct cp_request *request)
     if (cp_loop_send(async->loop, &async->decided))
         return;
     if (atomic_load(&request->outcome) == CP_GRANTED)
-        give_back(request->slot, request->stamp);
-    cp_request_release(request); /* never an orphan: it stays with its loop */
+        give_back(request);
+    else
+        cp_request_release(request); /* never an orphan: it stays with its loop */
 }
 
 /* libuv's idea of now may be old when a timer is started, so it may fire early: the deadline decides. */
@@ -201,7 +209,7 @@ static void on_timer(uv_timer_t *timer)
     struct async *async = cp_container(timer, struct async, timer);
     if (cp_now_ns() < async->checkout.deadline) {
         start_timer(async);
-    } else if (cp_request_decide(&async->request, CP_TIMED_OUT)) {
+    } else if (cp_slice_withdraw(&async->request, CP_TIMED_OUT)) {
         int status = cp_checkout_timed_out(&async->checkout, async->timeout_ms);
         cp_slice_give_up(&async->request);
         finish(async, status, NULL);
@@ -240,6 +248,19 @@ static int start_waiting(struct cp_loop *loop, const struct cp_checkout *checkou
     return COREPOOL_OK;
 }
 
+/* With the object that it may need at hand first, so that what enqueue accepted is not lost for want of memory. */
+static int enqueue(struct cp_loop *loop, struct cp_checkout *checkout)
+{
+    const corepool_class_t *cls = cp_checkout_enqueuer(checkout);
+    if (!cls)
+        return COREPOOL_OK;
+    struct async *async = take_async(loop);
+    if (!async)
+        return cp_fail(COREPOOL_ENOMEM, "no memory to wait");
+    cp_list_push_front(&loop->spare, &async->link);
+    return cp_checkout_enqueue(checkout, cls);
+}
+
 /* --- public ---------------------------------------------------------------------------------------------------------------- */
 
 int corepool_checkout_async(corepool_pool_t pool, const corepool_checkout_options_t *options, corepool_checkout_cb cb,
@@ -260,6 +281,13 @@ int corepool_checkout_async(corepool_pool_t pool, const corepool_checkout_option
         return cp_fail(COREPOOL_ETHREAD, "this thread is no shard and has no loop attached: see corepool_loop_attach");
     if (loop->runtime != pool.impl->runtime)
         return cp_fail(COREPOOL_EINVAL, "pool: of another runtime than the one that this loop belongs to");
+    status = enqueue(loop, &checkout);
+    if (status == COREPOOL_ENOMEM)
+        return status;
+    if (status != COREPOOL_OK) {
+        cb(status, NULL, arg);
+        return COREPOOL_OK;
+    }
     do {
         enum cp_shelf_outcome outcome = cp_checkout_take(&checkout, &slot);
         if (outcome == CP_SHELF_CLOSED_NOW)
@@ -285,7 +313,7 @@ int corepool_request_cancel(corepool_request_t request)
         return cp_fail(COREPOOL_ETHREAD, "a request is cancelled on the thread that asked");
     if (async->generation != request.generation || !async->waiting)
         return cp_fail(COREPOOL_ESTALE, "the request has completed");
-    if (!cp_request_decide(&async->request, CP_CANCELLED))
+    if (!cp_slice_withdraw(&async->request, CP_CANCELLED))
         return cp_fail(COREPOOL_ESTALE, "the request has been decided, its callback is about to run");
     cp_slice_give_up(&async->request);
     finish(async, cp_fail(COREPOOL_ECANCELED, "the request was cancelled"), NULL);
@@ -368,7 +396,7 @@ static void cancel_all(struct cp_loop *loop, void (*end)(struct async *))
 {
     while (!cp_list_is_empty(&loop->requests)) {
         struct async *async = cp_container(loop->requests.next, struct async, link);
-        if (cp_request_decide(&async->request, CP_CANCELLED))
+        if (cp_slice_withdraw(&async->request, CP_CANCELLED))
             cp_slice_give_up(&async->request);
         end(async);
     }

@@ -52,6 +52,7 @@ static int end_by_message(corepool_lease_t *lease, struct cp_thread *self, uint3
         return stale();
     /* Not read before the slot is on the returned list. */
     atomic_store_explicit(&slot->reason, reason, memory_order_relaxed);
+    atomic_store_explicit(&slot->client, lease->resource, memory_order_relaxed);
     cp_slice_return(slot, wake);
     count_end(self, holder);
     *lease = (corepool_lease_t){0};
@@ -108,11 +109,13 @@ static int check_lease(const corepool_lease_t *lease, struct cp_thread **self)
     return cp_likely(*self != NULL) ? COREPOOL_OK : code;
 }
 
-/* The class's checkin callback, if the lease is still one. */
+/* The class's checkin callback, if the lease is still one and its manager does not call it. */
 static uint32_t ask_class(const corepool_lease_t *lease)
 {
-    const corepool_class_t *cls = lease->worker->slice->cls;
-    if (cp_likely(!cls->checkin) || cp_slot_stamp(lease->worker) != lease->generation)
+    const struct cp_slice *slice = lease->worker->slice;
+    const corepool_class_t *cls = slice->cls;
+    if (cp_likely(!cls->checkin) || cp_slice_is_serialised(slice) ||
+        cp_slot_stamp(lease->worker) != lease->generation)
         return COREPOOL_REASON_NONE;
     void *resource = atomic_load_explicit(&lease->worker->resource, memory_order_relaxed);
     return cp_verdict(cls->checkin(NULL, resource, lease->resource), COREPOOL_REASON_CHECKIN);
@@ -260,9 +263,50 @@ enum cp_shelf_outcome cp_checkout_take(struct cp_checkout *checkout, cp_slot **s
     return CP_SHELF_CLOSED_NOW;
 }
 
+const corepool_class_t *cp_checkout_enqueuer(const struct cp_checkout *checkout)
+{
+    const struct cp_slice *slice = cp_slice_for(checkout->pool);
+    const corepool_class_t *cls = slice->cls;
+    bool enqueues = cls->enqueue && !cp_slice_is_serialised(slice);
+    return cp_unlikely(enqueues) && cp_pool_is_open(checkout->pool) ? cls : NULL;
+}
+
+int cp_checkout_enqueue(struct cp_checkout *checkout, const corepool_class_t *cls)
+{
+    void *wrapped = checkout->command;
+    int verdict = cls->enqueue(NULL, checkout->command, &wrapped);
+    if (verdict != COREPOOL_OK)
+        atomic_fetch_add_explicit(&cp_slice_for(checkout->pool)->skips, 1, memory_order_relaxed);
+    if (verdict == COREPOOL_SKIP)
+        return cp_fail(COREPOOL_ESKIPPED, "class %s skipped this request", cls->name);
+    if (verdict != COREPOOL_OK)
+        return cp_fail(COREPOOL_ESKIPPED, "enqueue of class %s returned %d, which means nothing", cls->name, verdict);
+    checkout->command = wrapped;
+    checkout->enqueued = true;
+    return COREPOOL_OK;
+}
+
+void cp_checkout_fill(const struct cp_checkout *checkout, struct cp_request *request)
+{
+    atomic_store(&request->outcome, CP_PENDING);
+    atomic_store(&request->life, CP_LIFE_LENT);
+    request->command = checkout->command;
+    request->enqueued = checkout->enqueued;
+    request->again = checkout->again;
+    request->posted_at = cp_now_ns();
+}
+
+int cp_checkout_skipped(const struct cp_checkout *checkout)
+{
+    const corepool_class_t *cls = checkout->slice->cls;
+    return cp_fail(COREPOOL_ESKIPPED, "class %s skipped this checkout", cls->name);
+}
+
 int cp_checkout_validate(const struct cp_checkout *checkout, corepool_lease_t *lease)
 {
     const corepool_class_t *cls = lease->worker->slice->cls;
+    if (cp_unlikely(checkout->enqueued))
+        atomic_store_explicit(&lease->worker->wrapped, checkout->command, memory_order_relaxed);
     if (cp_likely(!cls->checkout))
         return COREPOOL_OK;
     int verdict = cls->checkout(NULL, lease->resource, checkout->command, &lease->resource);
@@ -273,16 +317,21 @@ int cp_checkout_validate(const struct cp_checkout *checkout, corepool_lease_t *l
         atomic_fetch_add_explicit(&lease->worker->slice->skips, 1, memory_order_relaxed);
     cp_lease_end(lease, checkout->self, skip ? COREPOOL_REASON_NONE : cp_verdict(verdict, COREPOOL_REASON_CHECKOUT));
     *lease = (corepool_lease_t){0}; /* also if the callback ended it itself */
-    return skip ? cp_fail(COREPOOL_ESKIPPED, "class %s skipped this checkout", cls->name) : COREPOOL_REMOVE;
+    return skip ? cp_checkout_skipped(checkout) : COREPOOL_REMOVE;
 }
 
-int cp_checkout_granted(struct cp_checkout *checkout, cp_slot *slot, uint64_t stamp, corepool_lease_t *lease)
+int cp_checkout_granted(struct cp_checkout *checkout, cp_slot *slot, uint64_t stamp, void *client,
+                        corepool_lease_t *lease)
 {
     atomic_store_explicit(&slot->holder, checkout->self, memory_order_relaxed);
     checkout->self->taken++;
     lease->resource = atomic_load_explicit(&slot->resource, memory_order_relaxed);
     lease->worker = slot;
     lease->generation = stamp;
+    if (cp_unlikely(cp_slice_is_serialised(slot->slice))) {
+        lease->resource = client;
+        return COREPOOL_OK;
+    }
     return cp_checkout_validate(checkout, lease);
 }
 
@@ -309,7 +358,7 @@ int cp_checkout_begin(struct cp_checkout *checkout, corepool_pool_t pool, const 
     if (shard && pool.shard == COREPOOL_SHARD_LOCAL && shard->runtime == pool.impl->runtime)
         checkout->pool.shard = (int32_t)shard->index;
     checkout->command = options ? options->command : NULL;
-    checkout->again = false;
+    checkout->again = checkout->enqueued = false;
     return COREPOOL_OK;
 }
 
@@ -358,9 +407,11 @@ static enum cp_outcome sleep_on(struct cp_request *request, int64_t deadline)
 {
     for (;;) {
         enum cp_outcome outcome = atomic_load(&request->outcome);
-        if (outcome != CP_PENDING)
+        if (outcome == CP_HELD || outcome == CP_HELD_AWAITED)
+            cp_slice_await_hold(request);
+        else if (outcome != CP_PENDING)
             return outcome;
-        if (!cp_futex_wait(&request->outcome, CP_PENDING, deadline) && cp_request_decide(request, CP_TIMED_OUT))
+        if (!cp_futex_wait(&request->outcome, CP_PENDING, deadline) && cp_slice_withdraw(request, CP_TIMED_OUT))
             return CP_TIMED_OUT;
     }
 }
@@ -371,11 +422,8 @@ static int wait_for_grant(struct cp_checkout *checkout, int64_t timeout_ms, core
     struct cp_request *request = take_request(checkout->self);
     if (!request)
         return cp_fail(COREPOOL_ENOMEM, "no memory to wait");
-    atomic_store(&request->outcome, CP_PENDING);
-    atomic_store(&request->life, CP_LIFE_LENT);
-    request->again = checkout->again;
+    cp_checkout_fill(checkout, request);
     request->notify = NULL;
-    request->posted_at = cp_now_ns();
     if (!cp_slice_send_request(checkout->slice, request, checkout->epoch)) {
         atomic_store(&request->life, CP_LIFE_FREE);
         return closed();
@@ -389,8 +437,13 @@ static int wait_for_grant(struct cp_checkout *checkout, int64_t timeout_ms, core
     }
     cp_slot *slot = request->slot;
     uint64_t stamp = request->stamp;
+    void *client = request->client;
     atomic_store(&request->life, CP_LIFE_FREE);
-    return outcome == CP_GRANTED ? cp_checkout_granted(checkout, slot, stamp, lease) : closed();
+    switch (outcome) {
+    case CP_GRANTED: return cp_checkout_granted(checkout, slot, stamp, client, lease);
+    case CP_SKIPPED: return cp_checkout_skipped(checkout);
+    default: return closed();
+    }
 }
 
 /* --- public ------------------------------------------------------------------------------------------------------------------ */
@@ -431,6 +484,15 @@ static int begin_anywhere(struct cp_checkout *checkout, corepool_pool_t pool, co
     return cp_checkout_begin(checkout, pool, options);
 }
 
+/* With the request that it may need at hand first, so that what enqueue accepted is not lost for want of memory. */
+static int enqueue(struct cp_checkout *checkout)
+{
+    const corepool_class_t *cls = cp_checkout_enqueuer(checkout);
+    if (cp_likely(!cls))
+        return COREPOOL_OK;
+    return take_request(checkout->self) ? cp_checkout_enqueue(checkout, cls) : cp_fail(COREPOOL_ENOMEM, "no memory to wait");
+}
+
 /* Everything but the usual case. */
 __attribute__((noinline)) static int checkout_slowly(corepool_pool_t pool, const corepool_checkout_options_t *options,
                                                      corepool_lease_t *lease)
@@ -443,6 +505,9 @@ __attribute__((noinline)) static int checkout_slowly(corepool_pool_t pool, const
     if (checkout.self->shard)
         return cp_fail(COREPOOL_EDEADLK, "a blocking checkout on a shard's thread would wait for itself: use "
                                          "corepool_checkout_async");
+    status = enqueue(&checkout);
+    if (status != COREPOOL_OK)
+        return status;
     enum cp_shelf_outcome outcome = cp_checkout_take(&checkout, &slot);
     if (outcome == CP_SHELF_DONE) {
         cp_checkout_lease(slot, checkout.self, lease);
@@ -525,6 +590,20 @@ int corepool_checkout(corepool_pool_t pool, const corepool_checkout_options_t *o
     return COREPOOL_OK;
 }
 
+/* A try that finds nothing is no request, so enqueue runs once there is a worker. */
+static int enqueue_leased(struct cp_checkout *checkout, corepool_lease_t *lease)
+{
+    const corepool_class_t *cls = checkout->enqueued ? NULL : cp_checkout_enqueuer(checkout);
+    if (!cls)
+        return COREPOOL_OK;
+    int status = cp_checkout_enqueue(checkout, cls);
+    if (status != COREPOOL_OK) {
+        cp_lease_end(lease, checkout->self, COREPOOL_REASON_NONE);
+        *lease = (corepool_lease_t){0}; /* also if the callback ended it itself */
+    }
+    return status;
+}
+
 int corepool_checkout_try(corepool_pool_t pool, const corepool_checkout_options_t *options, corepool_lease_t *lease)
 {
     struct cp_checkout checkout;
@@ -540,7 +619,9 @@ int corepool_checkout_try(corepool_pool_t pool, const corepool_checkout_options_
             return outcome == CP_SHELF_EMPTY ? cp_fail(COREPOOL_EEMPTY, "no worker is idle on the caller's shard")
                                              : closed();
         cp_checkout_lease(slot, checkout.self, lease);
-        status = cp_checkout_validate(&checkout, lease);
+        status = enqueue_leased(&checkout, lease);
+        if (status == COREPOOL_OK)
+            status = cp_checkout_validate(&checkout, lease);
     } while (status == COREPOOL_REMOVE);
     return status;
 }

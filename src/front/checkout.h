@@ -11,6 +11,7 @@ struct cp_checkout {
     void *command;
     int64_t deadline; /* absolute; of the waiting */
     bool again;       /* has had a worker that was refused: keeps its place in the queue */
+    bool enqueued;    /* command is what the class's enqueue callback made of it */
     struct cp_slice *slice; /* where it missed */
     uint64_t epoch;         /* of the slice, while it was this pool's */
 };
@@ -54,8 +55,21 @@ static inline void cp_checkout_lease(cp_slot *slot, struct cp_thread *self, core
  * COREPOOL_REMOVE: the worker is gone, the lease zeroed, the next is to be tried. */
 int cp_checkout_validate(const struct cp_checkout *checkout, corepool_lease_t *lease);
 
-/* A worker that was granted to a waiting checkout: lease and validation in one. */
-int cp_checkout_granted(struct cp_checkout *checkout, cp_slot *slot, uint64_t stamp, corepool_lease_t *lease);
+/* The class, if it has an enqueue callback that runs on callers' threads, else NULL. */
+const corepool_class_t *cp_checkout_enqueuer(const struct cp_checkout *checkout);
+
+/* Runs it. OK, or ESKIPPED with detail. */
+int cp_checkout_enqueue(struct cp_checkout *checkout, const corepool_class_t *cls);
+
+/* What the waiting checkout's request is about. */
+void cp_checkout_fill(const struct cp_checkout *checkout, struct cp_request *request);
+
+/* A worker that was granted to a waiting checkout: lease and validation in one. client: the request's. */
+int cp_checkout_granted(struct cp_checkout *checkout, cp_slot *slot, uint64_t stamp, void *client,
+                        corepool_lease_t *lease);
+
+/* ESKIPPED with detail. */
+int cp_checkout_skipped(const struct cp_checkout *checkout);
 
 /* Ends a lease: back to use, or to be terminated for `reason` (as from cp_verdict) if that is not NONE. OK or ESTALE. */
 int cp_lease_end(corepool_lease_t *lease, struct cp_thread *self, uint32_t reason);

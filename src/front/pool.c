@@ -17,7 +17,8 @@
 /* A day: far above any use, far below an overflow in nanoseconds. */
 #define BACKOFF_LIMIT_MS (INT64_C(24) * 3600 * 1000)
 
-#define KNOWN_FLAGS (COREPOOL_POOL_LAZY | COREPOOL_POOL_PER_SHARD | COREPOOL_POOL_FIFO | COREPOOL_POOL_MANAGED)
+#define KNOWN_FLAGS (COREPOOL_POOL_LAZY | COREPOOL_POOL_PER_SHARD | COREPOOL_POOL_FIFO | COREPOOL_POOL_MANAGED | \
+                     COREPOOL_POOL_SERIALISED)
 
 /* --- options ------------------------------------------------------------------------------------------------------ */
 
@@ -233,8 +234,10 @@ static void describe(struct cp_slice_config *base, struct corepool_pool_impl *im
         .arg = arg,
         .name = impl->name,
         .fifo = options->flags & COREPOOL_POOL_FIFO,
+        .serialised = options->flags & COREPOOL_POOL_SERIALISED,
         .core = {.lazy = options->flags & COREPOOL_POOL_LAZY,
-                 .managed = options->flags & COREPOOL_POOL_MANAGED,
+                 .managed = options->flags & (COREPOOL_POOL_MANAGED | COREPOOL_POOL_SERIALISED),
+                 .fifo = options->flags & COREPOOL_POOL_FIFO,
                  .max_opening = options->max_opening ? options->max_opening : MAX_OPENING_DEFAULT,
                  .backoff_min_ns = least * CP_NS_PER_MS,
                  .backoff_max_ns = (most < least ? least : most) * CP_NS_PER_MS},

@@ -100,6 +100,7 @@ enum cp_shelf_flag {
     CP_SHELF_LOOK_GIVE = 0x20,
     CP_SHELF_FIFO = 0x40,
     CP_SHELF_MANAGED = 0x80,
+    CP_SHELF_SERIALISED = 0x100,
 };
 
 /* What stops every take or await, and every give. */

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/point.h"
 #include "core/verdict.h"
+#include "shard/call.h"
 #include "shard/shard.h"
 #include "shard/worker.h"
 
@@ -98,12 +99,22 @@ static void adopt(struct cp_slice *slice, cp_slot *slot)
         cp_core_idle(&slice->core, slot);
 }
 
-/* The same, for a reason that came with it. */
 static void adopt_removed(struct cp_slice *slice, cp_slot *slot, uint32_t reason)
 {
+    cp_slot_pass(slot, CP_TAG_MANAGER);
     if (reason & CP_VERDICT_NONSENSE)
         cp_slice_warn(slice, slot, 0, "a callback returned a value that means nothing, which counts as COREPOOL_REMOVE");
+    if (reason == COREPOOL_REASON_DOWN || reason == COREPOOL_REASON_FAILED)
+        cp_call_cancelled(slice, COREPOOL_CANCELLED_LEASED, slice->cls->enqueue ? atomic_load(&slot->wrapped) : NULL);
     cp_core_doom(&slice->core, slot, (uint8_t)reason);
+}
+
+void cp_slice_adopt(struct cp_slice *slice, cp_slot *slot, uint32_t reason)
+{
+    if (reason == COREPOOL_REASON_NONE)
+        adopt(slice, slot);
+    else
+        adopt_removed(slice, slot, reason);
 }
 
 static void collect(struct cp_slice *slice)
@@ -116,9 +127,9 @@ static void collect(struct cp_slice *slice)
         uint32_t tag = cp_stamp_tag(cp_slot_stamp(slot));
         if (slot->phase != CP_LIVE) { /* as below, and the worker is gone since */
         } else if (tag == CP_TAG_RETURNED) {
-            adopt(slice, slot);
+            cp_slot_pass(slot, CP_TAG_MANAGER); /* before the callback: it may evict the worker */
+            cp_slice_adopt(slice, slot, cp_call_checkin(slice, slot));
         } else if (tag == CP_TAG_REMOVED) {
-            cp_slot_pass(slot, CP_TAG_MANAGER);
             adopt_removed(slice, slot, atomic_load(&slot->reason));
         } /* else one lease was ended on two CPUs at once, and the other ending stands: see shelf.h */
         slot = next;
@@ -145,14 +156,6 @@ void cp_slice_regain(struct cp_slice *slice)
 
 /* --- actions ---------------------------------------------------------------------------------------------------------- */
 
-static void tell(struct cp_request *request, void (*notify)(struct cp_request *))
-{
-    if (notify)
-        notify(request);
-    else /* the request may be reused already: only its address is used */
-        cp_futex_wake(&request->outcome, 1);
-}
-
 void cp_slice_need_histogram(struct cp_slice *slice, _Atomic(struct cp_histogram *) *histogram)
 {
     if (cp_likely(atomic_load_explicit(histogram, memory_order_relaxed) != NULL))
@@ -166,21 +169,24 @@ void cp_slice_need_histogram(struct cp_slice *slice, _Atomic(struct cp_histogram
 
 static void do_grant(struct cp_slice *slice, cp_slot *slot, struct cp_request *request)
 {
+    if (!cp_call_checkout(slice, slot, request))
+        return;
     uint64_t before = cp_slot_stamp(slot);
     uint64_t leased = cp_stamp_next_lease(before);
     int64_t waited = cp_now_ns() - request->posted_at;
     cp_slice_need_histogram(slice, &slice->core.waits);
-    void (*notify)(struct cp_request *) = request->notify;
     atomic_store_explicit(&slot->holder, NULL, memory_order_relaxed); /* until its caller has got it */
+    atomic_store_explicit(&slot->wrapped, cp_request_wrapped(request), memory_order_relaxed);
     cp_slot_set_stamp(slot, leased);
     request->slot = slot;
     request->stamp = leased;
     cp_point(GRANT_DECIDED);
-    if (cp_request_decide(request, CP_GRANTED)) {
+    void (*notify)(struct cp_request *) = request->notify;
+    if (cp_slice_decide(request, CP_GRANTED)) {
         cp_core_granted(&slice->core, waited);
         cp_slice_tell(slice, &(corepool_event_t){.kind = COREPOOL_EVENT_WAITED, .worker = slot->number,
                                                  .duration_ms = waited / CP_NS_PER_MS});
-        tell(request, notify);
+        cp_slice_notify(request, notify);
         return;
     }
     cp_core_undecided(&slice->core);
@@ -190,9 +196,9 @@ static void do_grant(struct cp_slice *slice, cp_slot *slot, struct cp_request *r
 
 static void do_refuse(struct cp_slice *slice, struct cp_request *request)
 {
-    void (*notify)(struct cp_request *) = request->notify;
-    if (cp_request_decide(request, CP_CLOSED))
-        tell(request, notify);
+    void *wrapped = cp_request_wrapped(request); /* afterwards it is its caller's again */
+    if (cp_slice_answer(request, CP_CLOSED))
+        cp_call_cancelled(slice, COREPOOL_CANCELLED_QUEUED, wrapped);
     else
         cp_core_undecided(&slice->core);
 }
@@ -334,9 +340,9 @@ static void deliver_nudge(struct cp_message *message)
 /* What callers on the usual path must look at. */
 static uint32_t flags_of(const struct cp_slice_config *config)
 {
-    return (config->cls->checkout || config->fifo ? CP_SHELF_LOOK_TAKE : 0u) |
+    return (config->cls->checkout || config->cls->enqueue || config->fifo ? CP_SHELF_LOOK_TAKE : 0u) |
            (config->cls->checkin ? CP_SHELF_LOOK_GIVE : 0u) | (config->fifo ? CP_SHELF_FIFO : 0u) |
-           (config->core.managed ? CP_SHELF_MANAGED : 0u);
+           (config->core.managed ? CP_SHELF_MANAGED : 0u) | (config->serialised ? CP_SHELF_SERIALISED : 0u);
 }
 
 static void reset_histogram(_Atomic(struct cp_histogram *) *histogram)

@@ -28,6 +28,7 @@ struct cp_slice_config {
     const char *name;
     bool portable;  /* callers from several CPUs: the portable shelf */
     bool fifo;
+    bool serialised; /* enqueue, checkout and checkin callbacks run here; managed, too */
     struct cp_core_options core;
     corepool_event_cb on_event; /* may be NULL */
     void *event_arg;
@@ -107,6 +108,12 @@ static inline enum cp_shelf_end cp_slice_end(const struct cp_slice *slice)
     return atomic_load_explicit(&slice->shelf.flags, memory_order_relaxed) & CP_SHELF_FIFO ? CP_OLDEST : CP_NEWEST;
 }
 
+/* Whether enqueue, checkout and checkin are the manager's to call. Thread: any. */
+static inline bool cp_slice_is_serialised(const struct cp_slice *slice)
+{
+    return atomic_load_explicit(&slice->shelf.flags, memory_order_relaxed) & CP_SHELF_SERIALISED;
+}
+
 /* Takes a block for `quota` slots from its shard. NULL: no memory. */
 struct cp_slice *cp_slice_create(struct corepool_shard *shard, uint32_t quota);
 void cp_slice_release(struct cp_slice *slice);
@@ -131,6 +138,33 @@ const char *cp_slice_check(struct cp_slice *slice);
 
 /* Posts a filled-in request to the slice's manager. False: the shard has stopped, not consumed. Thread: any. */
 bool cp_slice_send_request(struct cp_slice *slice, struct cp_request *request, uint64_t epoch);
+
+/* Decides a request, held or not. False: it had been given up. It may be its caller's again afterwards. */
+bool cp_slice_decide(struct cp_request *request, enum cp_outcome outcome);
+
+/* Tells the caller of a decided request, whose `notify` was read before. */
+void cp_slice_notify(struct cp_request *request, void (*notify)(struct cp_request *));
+
+/* Both. */
+bool cp_slice_answer(struct cp_request *request, enum cp_outcome outcome);
+
+/* Lets go of a held request: with its outcome, or as pending. */
+void cp_slice_let_go(struct cp_request *request, enum cp_outcome outcome);
+
+/* The manager has become the slot's owner. The worker goes on if `reason` (as from cp_verdict) is NONE and it is not doomed, else it
+ * goes. */
+void cp_slice_adopt(struct cp_slice *slice, cp_slot *slot, uint32_t reason);
+
+/* Decides a request for its caller, who gives up: TIMED_OUT or CANCELLED. False: the manager was faster. Waits while a callback
+ * looks at the command. Thread: the one that sent it. */
+bool cp_slice_withdraw(struct cp_request *request, enum cp_outcome outcome);
+
+/* Sleeps while a callback looks at its command. */
+void cp_slice_await_hold(struct cp_request *request);
+
+/* Tells the manager that nobody took what this request was granted: its class is told that it was cancelled. The request is
+ * released. Thread: any. */
+void cp_slice_unused(struct cp_request *request);
 
 /* Tells the manager that a request was given up (its outcome was decided by the caller). Thread: the one that sent it. */
 void cp_slice_give_up(struct cp_request *request);

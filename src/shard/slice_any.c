@@ -2,9 +2,62 @@
 #include <string.h>
 
 #include "base/point.h"
+#include "shard/call.h"
 #include "shard/shard.h"
 
 /* --- requests --------------------------------------------------------------------------------------------------------- */
+
+void cp_slice_let_go(struct cp_request *request, enum cp_outcome outcome)
+{
+    request->held = false;
+    if (atomic_exchange(&request->outcome, outcome) == CP_HELD_AWAITED)
+        cp_futex_wake(&request->outcome, 1);
+}
+
+bool cp_slice_decide(struct cp_request *request, enum cp_outcome outcome)
+{
+    if (!request->held)
+        return cp_request_decide(request, outcome);
+    cp_slice_let_go(request, outcome);
+    return true;
+}
+
+void cp_slice_notify(struct cp_request *request, void (*notify)(struct cp_request *))
+{
+    if (notify)
+        notify(request);
+    else /* the request may be reused already: only its address is used */
+        cp_futex_wake(&request->outcome, 1);
+}
+
+bool cp_slice_answer(struct cp_request *request, enum cp_outcome outcome)
+{
+    void (*notify)(struct cp_request *) = request->notify;
+    bool decided = cp_slice_decide(request, outcome);
+    if (decided)
+        cp_slice_notify(request, notify);
+    return decided;
+}
+
+void cp_slice_await_hold(struct cp_request *request)
+{
+    uint32_t found = CP_HELD;
+    if (atomic_compare_exchange_strong(&request->outcome, &found, CP_HELD_AWAITED) || found == CP_HELD_AWAITED)
+        cp_futex_wait(&request->outcome, CP_HELD_AWAITED, CP_NEVER);
+}
+
+bool cp_slice_withdraw(struct cp_request *request, enum cp_outcome outcome)
+{
+    while (!cp_request_decide(request, outcome)) {
+        uint32_t found = atomic_load(&request->outcome);
+        if (found == CP_PENDING) /* let go in between */
+            continue;
+        if ((found != CP_HELD && found != CP_HELD_AWAITED) || cp_on_shard(request->shard))
+            return false; /* decided, or asked from within that callback */
+        cp_slice_await_hold(request);
+    }
+    return true;
+}
 
 static void deliver_request(struct cp_message *message)
 {
@@ -12,18 +65,12 @@ static void deliver_request(struct cp_message *message)
     struct cp_slice *slice = request->slice;
     /* A slice that was closed meanwhile, and perhaps is another pool's by now, refuses by itself. */
     if (atomic_load(&slice->epoch) != request->epoch) {
-        void (*notify)(struct cp_request *) = request->notify;
-        if (cp_request_decide(request, CP_CLOSED)) {
-            if (notify)
-                notify(request);
-            else
-                cp_futex_wake(&request->outcome, 1);
-        } else {
+        if (!cp_slice_answer(request, CP_CLOSED))
             request->slice = NULL; /* its notice finds nobody */
-        }
         return;
     }
-    cp_core_request(&slice->core, request);
+    if (cp_call_enqueue(slice, request))
+        cp_core_request(&slice->core, request);
     cp_slice_touch(slice);
 }
 
@@ -43,6 +90,7 @@ static void deliver_given_up(struct cp_message *message)
     if (request->slice) {
         cp_core_give_up(&request->slice->core, request);
         tell_timeout(request);
+        cp_call_cancelled(request->slice, COREPOOL_CANCELLED_QUEUED, cp_request_wrapped(request));
         cp_slice_touch(request->slice);
     }
     cp_request_release(request);
@@ -63,6 +111,21 @@ void cp_slice_give_up(struct cp_request *request)
     cp_point(REQUEST_GIVEN_UP);
     /* The shard cannot have stopped: its slice waits for this notice before it finishes. Except a request that was
      * refused for its epoch; then nothing refers to it any more. */
+    if (!cp_shard_send(request->shard, &request->given_up))
+        cp_request_release(request);
+}
+
+static void deliver_unused(struct cp_message *message)
+{
+    struct cp_request *request = cp_container(message, struct cp_request, given_up);
+    if (atomic_load(&request->slice->epoch) == request->epoch && !request->slice->config.serialised)
+        cp_call_cancelled(request->slice, COREPOOL_CANCELLED_QUEUED, cp_request_wrapped(request));
+    cp_request_release(request);
+}
+
+void cp_slice_unused(struct cp_request *request)
+{
+    request->given_up.deliver = deliver_unused;
     if (!cp_shard_send(request->shard, &request->given_up))
         cp_request_release(request);
 }

@@ -1,0 +1,67 @@
+/* shard/call.c: runs a class's enqueue, checkout, checkin and cancelled for the manager. See call.h. */
+#include "shard/call.h"
+
+#include "core/verdict.h"
+
+static void skip(struct cp_slice *slice, struct cp_request *request)
+{
+    atomic_fetch_add_explicit(&slice->skips, 1, memory_order_relaxed);
+    cp_slice_answer(request, CP_SKIPPED);
+}
+
+bool cp_call_enqueue(struct cp_slice *slice, struct cp_request *request)
+{
+    void *wrapped = request->command;
+    if (!slice->config.serialised || !slice->cls->enqueue || !cp_request_hold(request))
+        return true; /* given up: its notice finds it in the queue */
+    int verdict = slice->cls->enqueue(slice->pool_state, request->command, &wrapped);
+    if (verdict != COREPOOL_OK) {
+        skip(slice, request);
+        return false;
+    }
+    request->command = wrapped;
+    request->enqueued = true;
+    cp_slice_let_go(request, CP_PENDING);
+    return true;
+}
+
+bool cp_call_checkout(struct cp_slice *slice, cp_slot *slot, struct cp_request *request)
+{
+    void *resource = atomic_load_explicit(&slot->resource, memory_order_relaxed);
+    request->client = resource;
+    if (!slice->config.serialised || !slice->cls->checkout)
+        return true;
+    if (!cp_request_hold(request)) {
+        cp_core_undecided(&slice->core);
+        cp_core_idle(&slice->core, slot);
+        return false;
+    }
+    int verdict = slice->cls->checkout(slice->pool_state, resource, request->command, &request->client);
+    if (verdict == COREPOOL_OK)
+        return true;
+    if (verdict == COREPOOL_SKIP) {
+        cp_slice_adopt(slice, slot, COREPOOL_REASON_NONE);
+        skip(slice, request);
+        return false;
+    }
+    cp_slice_adopt(slice, slot, cp_verdict(verdict, COREPOOL_REASON_CHECKOUT));
+    request->again = true;
+    cp_slice_let_go(request, CP_PENDING);
+    cp_core_request(&slice->core, request);
+    return false;
+}
+
+uint32_t cp_call_checkin(struct cp_slice *slice, cp_slot *slot)
+{
+    if (!slice->config.serialised || !slice->cls->checkin)
+        return COREPOOL_REASON_NONE;
+    void *resource = atomic_load_explicit(&slot->resource, memory_order_relaxed);
+    void *client = atomic_load_explicit(&slot->client, memory_order_relaxed);
+    return cp_verdict(slice->cls->checkin(slice->pool_state, resource, client), COREPOOL_REASON_CHECKIN);
+}
+
+void cp_call_cancelled(struct cp_slice *slice, corepool_cancelled_t how, void *wrapped)
+{
+    if (slice->cls->cancelled)
+        slice->cls->cancelled(slice->pool_state, how, wrapped);
+}
