@@ -82,6 +82,11 @@ COREPOOL_PUBLIC int corepool_checkin_remove(corepool_lease_t *lease);
 COREPOOL_PUBLIC int corepool_checkin_fail(corepool_lease_t *lease);
 COREPOOL_PUBLIC int corepool_checkin_because(corepool_lease_t *lease, corepool_reason_t reason);
 
+/* Runs the class's update callback for the leased worker, with `message`, on the worker's shard. Blocks until it has run;
+ * on the worker's own shard it runs at once. lease: caller keeps. COREPOOL_OK; COREPOOL_ENOTSUP (no such callback),
+ * COREPOOL_ESTALE, COREPOOL_EINVAL, COREPOOL_EFORKED; COREPOOL_EDEADLK on another shard's thread, which must not wait. */
+COREPOOL_PUBLIC int corepool_update(const corepool_lease_t *lease, void *message);
+
 /* A program's own libuv loop, made able to receive asynchronous checkouts. */
 typedef struct corepool_attachment corepool_attachment_t;
 

@@ -108,7 +108,7 @@ typedef struct corepool_class {
      * as the client's own memory may be gone. So what enqueue has made goes to one end, a checkout that returned
      * COREPOOL_OK or COREPOOL_SKIP or a cancelled QUEUED; but for a request that comes when the pool has closed. */
     void (*cancelled)(void *pool_state, corepool_cancelled_t how, void *wrapped);
-    /* corepool_update: changes the worker. COREPOOL_OK; or COREPOOL_REMOVE (reason UPDATE): terminated when the
+    /* corepool_update: changes the worker, or replaces it by corepool_worker_set_resource. COREPOOL_OK; or COREPOOL_REMOVE (reason UPDATE): terminated when the
      * lease ends. */
     int (*update)(corepool_worker_t *worker, void *pool_state, void *resource, void *message);
     /* corepool_pool_info: each worker that is idle at that moment, once. COREPOOL_OK or COREPOOL_REMOVE (reason INFO). */
@@ -145,6 +145,10 @@ COREPOOL_PUBLIC void corepool_worker_explain(corepool_worker_t *worker, const ch
  * it is idle, at its checkin if it is leased. May be called more than once; after terminate has begun it
  * does nothing. */
 COREPOOL_PUBLIC void corepool_worker_evict(corepool_worker_t *worker, corepool_reason_t reason);
+
+/* Puts another resource in the place of the worker's, for all callbacks from now on and for leases after this one: for
+ * an update callback. */
+COREPOOL_PUBLIC void corepool_worker_set_resource(corepool_worker_t *worker, void *resource);
 
 /* Whether a client holds it at this moment. */
 COREPOOL_PUBLIC bool corepool_worker_is_leased(const corepool_worker_t *worker);

@@ -30,7 +30,7 @@ struct corepool_worker {
     struct cp_item item;
     _Atomic uint32_t listed;               /* on the returned list: its link is in use */
     _Atomic(struct cp_thread *) holder;    /* while LEASED: who took it; NULL: a grant on its way */
-    _Atomic(void *) resource;              /* the worker; written while the shard holds the slot */
+    _Atomic(void *) resource;              /* the worker; written on the shard */
     struct cp_slice *slice;                /* fixed */
     _Atomic(struct corepool_worker *) returned_next;
     _Atomic uint32_t reason;               /* with stamp REMOVED: as from cp_verdict */

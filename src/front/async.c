@@ -112,7 +112,7 @@ static int post(struct async *async)
     if (cp_slice_send_request(async->checkout.slice, request, async->checkout.epoch))
         return COREPOOL_OK;
     atomic_store(&request->life, CP_LIFE_FREE);
-    return cp_fail(COREPOOL_ECLOSED, "the pool is closed");
+    return cp_pool_closed(async->checkout.pool);
 }
 
 static void start_timer(struct async *async);
@@ -126,7 +126,7 @@ static int try_next(struct async *async, corepool_lease_t *lease)
         checkout->again = true;
         enum cp_shelf_outcome outcome = cp_checkout_take(checkout, &slot);
         if (outcome != CP_SHELF_DONE) {
-            int status = outcome == CP_SHELF_EMPTY ? post(async) : cp_fail(COREPOOL_ECLOSED, "the pool is closed");
+            int status = outcome == CP_SHELF_EMPTY ? post(async) : cp_pool_closed(checkout->pool);
             if (status != COREPOOL_OK)
                 return status;
             start_timer(async); /* it may have fired while the first grant was on its way */
@@ -153,8 +153,7 @@ static void refuse(struct async *async)
     bool skipped = atomic_load(&async->request.outcome) == CP_SKIPPED;
     atomic_store(&async->request.life, CP_LIFE_FREE);
     if (async->waiting)
-        finish(async, skipped ? cp_checkout_skipped(&async->checkout) : cp_fail(COREPOOL_ECLOSED, "the pool is closed"),
-               NULL);
+        finish(async, skipped ? cp_checkout_skipped(&async->checkout) : cp_pool_closed(async->checkout.pool), NULL);
 }
 
 /* The manager has decided. */
@@ -291,7 +290,7 @@ int corepool_checkout_async(corepool_pool_t pool, const corepool_checkout_option
     do {
         enum cp_shelf_outcome outcome = cp_checkout_take(&checkout, &slot);
         if (outcome == CP_SHELF_CLOSED_NOW)
-            return cp_fail(COREPOOL_ECLOSED, "the pool is closed");
+            return cp_pool_closed(pool);
         if (outcome == CP_SHELF_EMPTY)
             return start_waiting(loop, &checkout, options && options->timeout_ms ? options->timeout_ms
                                                                                : COREPOOL_TIMEOUT_DEFAULT_MS,

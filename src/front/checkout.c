@@ -335,11 +335,6 @@ int cp_checkout_granted(struct cp_checkout *checkout, cp_slot *slot, uint64_t st
     return cp_checkout_validate(checkout, lease);
 }
 
-static int closed(void)
-{
-    return cp_fail(COREPOOL_ECLOSED, "the pool is closed");
-}
-
 int cp_checkout_begin(struct cp_checkout *checkout, corepool_pool_t pool, const corepool_checkout_options_t *options)
 {
     int code = COREPOOL_OK;
@@ -426,7 +421,7 @@ static int wait_for_grant(struct cp_checkout *checkout, int64_t timeout_ms, core
     request->notify = NULL;
     if (!cp_slice_send_request(checkout->slice, request, checkout->epoch)) {
         atomic_store(&request->life, CP_LIFE_FREE);
-        return closed();
+        return cp_pool_closed(checkout->pool);
     }
     cp_point(REQUEST_POSTED);
     enum cp_outcome outcome = sleep_on(request, checkout->deadline);
@@ -442,7 +437,7 @@ static int wait_for_grant(struct cp_checkout *checkout, int64_t timeout_ms, core
     switch (outcome) {
     case CP_GRANTED: return cp_checkout_granted(checkout, slot, stamp, client, lease);
     case CP_SKIPPED: return cp_checkout_skipped(checkout);
-    default: return closed();
+    default: return cp_pool_closed(checkout->pool);
     }
 }
 
@@ -458,7 +453,7 @@ static int wait_and_retry(struct cp_checkout *checkout, enum cp_shelf_outcome ou
         int status = COREPOOL_REMOVE;
         cp_slot *slot;
         if (outcome == CP_SHELF_CLOSED_NOW)
-            return closed();
+            return cp_pool_closed(checkout->pool);
         if (outcome == CP_SHELF_EMPTY)
             status = wait_for_grant(checkout, timeout_ms, lease);
         if (status != COREPOOL_REMOVE)
@@ -617,7 +612,7 @@ int corepool_checkout_try(corepool_pool_t pool, const corepool_checkout_options_
         enum cp_shelf_outcome outcome = cp_checkout_take(&checkout, &slot);
         if (outcome != CP_SHELF_DONE)
             return outcome == CP_SHELF_EMPTY ? cp_fail(COREPOOL_EEMPTY, "no worker is idle on the caller's shard")
-                                             : closed();
+                                             : cp_pool_closed(pool);
         cp_checkout_lease(slot, checkout.self, lease);
         status = enqueue_leased(&checkout, lease);
         if (status == COREPOOL_OK)

@@ -360,7 +360,8 @@ static void on_slice_finished(struct cp_slice *slice, void *context)
 static void deliver_close(struct cp_message *message)
 {
     struct cp_slice *slice = cp_container(message, struct cp_slice, close_message);
-    cp_slice_close(slice, COREPOOL_REASON_STOP);
+    const struct corepool_pool_impl *impl = slice->config.context;
+    cp_slice_close(slice, (corepool_reason_t)atomic_load(&impl->close_reason));
 }
 
 static void close_slice(struct cp_slice *slice, void *arg)
@@ -388,13 +389,22 @@ void cp_pool_each_slice_of(corepool_pool_t pool, void (*fn)(struct cp_slice *, v
         fn(slice, arg);
 }
 
-void cp_pool_begin_close(struct corepool_pool_impl *impl)
+void cp_pool_begin_close(struct corepool_pool_impl *impl, corepool_reason_t reason)
 {
     uint32_t generation = atomic_load(&impl->generation);
     if (generation % 2 == 0)
         return;
+    atomic_store(&impl->close_reason, reason);
     atomic_store(&impl->generation, generation + 1);
     cp_pool_each_slice(impl, close_slice, NULL);
+}
+
+int cp_pool_closed(corepool_pool_t pool)
+{
+    corepool_reason_t reason = (corepool_reason_t)atomic_load(&pool.impl->close_reason);
+    if (atomic_load(&pool.impl->generation) != pool.generation + 1 || reason == COREPOOL_REASON_STOP)
+        return cp_fail(COREPOOL_ECLOSED, "the pool is closed");
+    return cp_fail(COREPOOL_ECLOSED, "the pool is closed: reason %u: %s", (unsigned)reason, corepool_reason_text(reason));
 }
 
 int corepool_pool_close(corepool_pool_t pool, int64_t timeout_ms)
@@ -415,7 +425,7 @@ int corepool_pool_close(corepool_pool_t pool, int64_t timeout_ms)
     if (!cp_pool_is_known(pool))
         status = cp_fail(COREPOOL_ECLOSED, "the pool is closed");
     else if (cp_pool_is_open(pool))
-        cp_pool_begin_close(impl);
+        cp_pool_begin_close(impl, COREPOOL_REASON_STOP);
     while (status == COREPOOL_OK && cp_pool_is_known(pool)) {
         int error = deadline == CP_NEVER ? pthread_cond_wait(&runtime->changed, &runtime->lock)
                                          : pthread_cond_timedwait(&runtime->changed, &runtime->lock, &until);

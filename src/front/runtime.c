@@ -299,7 +299,7 @@ int corepool_runtime_stop(corepool_runtime_t *runtime, int64_t timeout_ms)
     if (runtime->state == CP_RUNNING)
         runtime->state = CP_STOPPING;
     for (struct cp_list *at = runtime->pools.next; at != &runtime->pools; at = at->next)
-        cp_pool_begin_close(cp_container(at, struct corepool_pool_impl, link));
+        cp_pool_begin_close(cp_container(at, struct corepool_pool_impl, link), COREPOOL_REASON_STOP);
     if (!wait_until(runtime, are_pools_gone, deadline))
         status = report_left(runtime);
     else if (runtime->state == CP_STOPPING)

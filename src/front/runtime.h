@@ -39,6 +39,7 @@ struct corepool_pool_impl {
     _Atomic(struct cp_slice *) *by_shard; /* [shards]: the slice that serves it, its own or the nearest */
     /* Control. */
     struct corepool_runtime *runtime cp_line_aligned;
+    _Atomic uint32_t close_reason;   /* corepool_reason_t; set before the generation becomes even */
     const corepool_class_t *cls;
     char name[CP_POOL_NAME_BYTES];
     /* Under the runtime's lock. */
@@ -86,8 +87,11 @@ void cp_pool_each_slice_of(corepool_pool_t pool, void (*fn)(struct cp_slice *, v
 /* Frees one that no slice belongs to. */
 void cp_pool_free(struct corepool_pool_impl *impl);
 
-/* Starts closing; under the runtime's lock. */
-void cp_pool_begin_close(struct corepool_pool_impl *impl);
+/* Starts closing; under the runtime's lock. Thread: any. */
+void cp_pool_begin_close(struct corepool_pool_impl *impl, corepool_reason_t reason);
+
+/* ECLOSED, with a detail that tells the reason if the handle's pool is the last that was closed here. Thread: any. */
+int cp_pool_closed(corepool_pool_t pool);
 
 /* Puts the first leases that are out into words, for an error's detail; under the runtime's lock. */
 void cp_pool_describe_leases(struct corepool_pool_impl *impl, char *text, size_t bytes);

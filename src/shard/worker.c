@@ -271,6 +271,13 @@ unsigned corepool_worker_number(const corepool_worker_t *worker)
     return worker->number;
 }
 
+void corepool_worker_set_resource(corepool_worker_t *worker, void *resource)
+{
+    cp_assert(cp_on_shard(worker->slice->shard));
+    if (worker->phase == CP_LIVE)
+        atomic_store_explicit(&worker->resource, resource, memory_order_relaxed);
+}
+
 void corepool_worker_set_context(corepool_worker_t *worker, void *context)
 {
     worker->context = context;
