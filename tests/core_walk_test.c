@@ -129,6 +129,7 @@ static bool step(struct walk *walk)
     case CP_DO_LISTEN: listen(walk); break;
     case CP_DO_UNLISTEN: walk->waiting = false; break;
     case CP_DO_OPEN: walk->place[slot_number(walk, action.slot)] = OPENING; break;
+    case CP_DO_REFRESH: cp_core_refreshed(&walk->core); break;
     case CP_DO_TERMINATE: walk->place[slot_number(walk, action.slot)] = CLOSING; break;
     case CP_DO_FINISH:
         cr_assert_not(walk->finished);
@@ -282,7 +283,7 @@ Test(core_walk, keeps_the_laws_through_any_order_of_events_and_finishes)
             settle(&walk);
         }
         walk_to_the_end(&walk);
-        cr_assert_eq(walk.core.vacant, walk.core.options.quota);
+        cr_assert_eq(walk.core.vacant, walk.core.quota);
         cr_assert_eq(walk.opened, walk.gone, "L6: seed %llu", (unsigned long long)seed);
         cr_assert_eq(walk.core.grants, walk.grants);
         cr_assert_eq(walk.core.terminated, walk.gone);

@@ -5,6 +5,8 @@
  * open. So every decision is made in one place, on the state as it is then. */
 #include "core/core.h"
 
+#include <corepool/worker.h>
+
 #include "base/assert.h"
 #include "base/clock.h"
 
@@ -34,7 +36,7 @@ static void end_change(struct cp_core *core)
 bool cp_core_snapshot(const struct cp_core *core, struct cp_core_counts *counts)
 {
     uint32_t before = SEE(core->changes);
-    *counts = (struct cp_core_counts){.quota = core->options.quota,
+    *counts = (struct cp_core_counts){.quota = SEE(core->quota),
                                       .vacant = SEE(core->vacant),
                                       .opening = SEE(core->opening),
                                       .live = SEE(core->live),
@@ -53,7 +55,11 @@ void cp_core_init(struct cp_core *core, const struct cp_core_options *options, c
     cp_list_init(&core->vacant_slots);
     cp_list_init(&core->idle_slots);
     cp_list_init(&core->doomed_slots);
+    cp_list_init(&core->spare_slots);
     cp_list_init(&core->requests);
+    cp_shed_init(&core->shed, options->shed_target_ns, options->shed_interval_ns);
+    core->target = options->quota;
+    ADD(core->quota, options->quota);
     ADD(core->vacant, options->quota);
     for (uint32_t i = 0; i < options->quota; i++) {
         slots[i].phase = CP_VACANT;
@@ -65,6 +71,8 @@ void cp_core_init(struct cp_core *core, const struct cp_core_options *options, c
 void cp_core_request(struct cp_core *core, struct cp_request *request)
 {
     cp_list_init(&request->link);
+    /* Who keeps its place has waited before; but where all is quiet already, that is to last. */
+    request->late = core->draining && (!request->again || cp_core_is_quiet(core));
     if (request->again)
         cp_list_push_front(&core->requests, &request->link);
     else
@@ -146,7 +154,12 @@ void cp_core_opened(struct cp_core *core, cp_slot *slot)
     end_change(core);
     core->failures = 0;
     core->open_not_before = INT64_MIN;
-    cp_core_idle(core, slot);
+    if (core->warming <= GET(core->live))
+        core->warming = 0;
+    if (atomic_load_explicit(&slot->item.doomed, memory_order_relaxed))
+        cp_core_doom(core, slot, slot->doom);
+    else
+        cp_core_idle(core, slot);
 }
 
 static void vacate(struct cp_core *core, cp_slot *slot)
@@ -200,6 +213,81 @@ void cp_core_gone(struct cp_core *core, cp_slot *slot)
     end_change(core);
 }
 
+static void end_live(struct cp_core *core, cp_slot *slot)
+{
+    slot->phase = CP_CLOSING;
+    begin_change(core);
+    ADD(core->live, -1u);
+    ADD(core->closing, 1);
+    end_change(core);
+}
+
+void cp_core_detach(struct cp_core *core, cp_slot *slot)
+{
+    cp_assert(slot->phase == CP_LIVE && cp_list_is_empty(&slot->link));
+    slot->doom = COREPOOL_REASON_DETACHED;
+    end_live(core, slot);
+}
+
+static cp_slot *first_slot(struct cp_list *list)
+{
+    return cp_container(list->next, cp_slot, link);
+}
+
+void cp_core_add(struct cp_core *core, cp_slot *slot)
+{
+    slot->phase = CP_VACANT;
+    cp_list_push_back(&core->vacant_slots, &slot->link);
+    begin_change(core);
+    ADD(core->quota, 1);
+    ADD(core->vacant, 1);
+    end_change(core);
+}
+
+uint32_t cp_core_resize(struct cp_core *core, uint32_t target)
+{
+    core->target = target;
+    core->warming = core->warming < target ? core->warming : target;
+    while (core->spare && GET(core->quota) < target) {
+        cp_slot *slot = first_slot(&core->spare_slots);
+        cp_list_unlink(&slot->link);
+        core->spare--;
+        cp_core_add(core, slot);
+    }
+    return GET(core->quota) < target ? target - GET(core->quota) : 0;
+}
+
+void cp_core_pause(struct cp_core *core, bool paused)
+{
+    core->paused = paused;
+}
+
+void cp_core_drain(struct cp_core *core, bool draining)
+{
+    core->draining = draining;
+}
+
+bool cp_core_is_quiet(const struct cp_core *core)
+{
+    return cp_list_is_empty(&core->requests) && GET(core->live) == core->idle + core->doomed;
+}
+
+void cp_core_warm(struct cp_core *core, uint32_t count)
+{
+    if (count > GET(core->live) && count > core->warming)
+        core->warming = count;
+}
+
+void cp_core_refresh(struct cp_core *core)
+{
+    core->refreshing = true;
+}
+
+void cp_core_refreshed(struct cp_core *core)
+{
+    core->refreshing = false;
+}
+
 void cp_core_close(struct cp_core *core, uint8_t reason)
 {
     if (core->closed)
@@ -213,6 +301,9 @@ static uint32_t wanted(const struct cp_core *core)
 {
     uint32_t vacant = GET(core->vacant), opening = GET(core->opening), waiting = GET(core->waiting);
     uint32_t want = !core->options.lazy ? vacant : waiting > opening ? waiting - opening : 0;
+    uint32_t open = GET(core->live) + opening;
+    if (core->warming > open && core->warming - open > want)
+        want = core->warming - open;
     uint32_t at_once = core->failures ? 1 : core->options.max_opening;
     uint32_t room = at_once > opening ? at_once - opening : 0;
     if (core->closed)
@@ -221,44 +312,81 @@ static uint32_t wanted(const struct cp_core *core)
     return want < room ? want : room;
 }
 
-static cp_slot *first_slot(struct cp_list *list)
-{
-    return cp_container(list->next, cp_slot, link);
-}
-
-static cp_slot *last_slot(struct cp_list *list)
-{
-    return cp_container(list->prev, cp_slot, link);
-}
-
 static void terminate_next(struct cp_core *core, struct cp_action *action)
 {
     cp_slot *slot = first_slot(&core->doomed_slots);
     cp_list_unlink(&slot->link);
     core->doomed--;
-    slot->phase = CP_CLOSING;
-    begin_change(core);
-    ADD(core->live, -1u);
-    ADD(core->closing, 1);
-    end_change(core);
+    end_live(core, slot);
     *action = (struct cp_action){.what = CP_DO_TERMINATE, .slot = slot, .reason = slot->doom};
 }
 
-static void serve_next(struct cp_core *core, enum cp_do what, struct cp_action *action)
+static struct cp_request *first_request(const struct cp_core *core)
 {
-    struct cp_request *request = cp_container(core->requests.next, struct cp_request, link);
+    return cp_container(core->requests.next, struct cp_request, link);
+}
+
+static struct cp_request *last_request(const struct cp_core *core)
+{
+    return cp_container(core->requests.prev, struct cp_request, link);
+}
+
+static void refuse(struct cp_core *core, struct cp_request *request, enum cp_outcome outcome, struct cp_action *action)
+{
     dequeue(core, request);
-    *action = (struct cp_action){.what = what, .request = request};
-    if (what == CP_DO_GRANT) {
-        action->slot = core->options.fifo ? last_slot(&core->idle_slots) : first_slot(&core->idle_slots);
-        remove_idle(core, action->slot);
-    }
+    if (outcome == CP_OVERLOADED || outcome == CP_SHED)
+        ADD(core->sheds, 1);
+    *action = (struct cp_action){.what = CP_DO_REFUSE, .request = request, .outcome = outcome};
+}
+
+static cp_slot *newest_idle(const struct cp_core *core)
+{
+    return cp_container(core->idle_slots.next, cp_slot, link);
+}
+
+static cp_slot *oldest_idle(const struct cp_core *core)
+{
+    return cp_container(core->idle_slots.prev, cp_slot, link);
+}
+
+static void grant_next(struct cp_core *core, struct cp_action *action)
+{
+    struct cp_request *request = first_request(core);
+    dequeue(core, request);
+    *action = (struct cp_action){.what = CP_DO_GRANT, .request = request};
+    action->slot = core->options.fifo ? oldest_idle(core) : newest_idle(core);
+    remove_idle(core, action->slot);
+}
+
+/* Who keeps its place has been through this. */
+static void serve_next(struct cp_core *core, int64_t now_ns, struct cp_action *action)
+{
+    struct cp_request *request = first_request(core);
+    bool last = request == last_request(core);
+    if (!request->again && cp_shed_head(&core->shed, now_ns - request->posted_at, last, now_ns))
+        refuse(core, request, CP_SHED, action);
+    else
+        grant_next(core, action);
+}
+
+/* Those that came after the drain began stand behind those that it is to serve. */
+static bool has_late(const struct cp_core *core)
+{
+    return !cp_list_is_empty(&core->requests) && core->draining && last_request(core)->late;
+}
+
+/* The newest go, but none that keeps its place. */
+static bool is_overloaded(const struct cp_core *core)
+{
+    return core->options.max_waiting && GET(core->waiting) > core->options.max_waiting && !last_request(core)->again;
 }
 
 static void open_next(struct cp_core *core, struct cp_action *action)
 {
     cp_slot *slot = first_slot(&core->vacant_slots);
     cp_list_unlink(&slot->link);
+    atomic_store_explicit(&slot->item.doomed, 0, memory_order_relaxed); /* of its last worker */
+    slot->stale = false;
     slot->phase = CP_OPENING;
     slot->round = core->round;
     begin_change(core);
@@ -272,7 +400,7 @@ static void open_next(struct cp_core *core, struct cp_action *action)
 /* The oldest of the idle goes to the shelf first, so that the newest ends on top. */
 static void shelve_next(struct cp_core *core, struct cp_action *action)
 {
-    cp_slot *slot = last_slot(&core->idle_slots);
+    cp_slot *slot = oldest_idle(core);
     remove_idle(core, slot);
     *action = (struct cp_action){.what = CP_DO_SHELVE, .slot = slot};
 }
@@ -283,10 +411,10 @@ static bool next_while_closed(struct cp_core *core, struct cp_action *action)
         cp_core_doom_idle(core, first_slot(&core->idle_slots), core->close_reason);
     }
     if (!cp_list_is_empty(&core->requests))
-        return serve_next(core, CP_DO_REFUSE, action), true;
+        return refuse(core, first_request(core), CP_CLOSED, action), true;
     if (core->doomed)
         return terminate_next(core, action), true;
-    if (!core->done && !core->owed && GET(core->vacant) == core->options.quota) {
+    if (!core->done && !core->owed && GET(core->vacant) == GET(core->quota)) {
         core->done = true;
         *action = (struct cp_action){.what = CP_DO_FINISH};
         return true;
@@ -294,27 +422,80 @@ static bool next_while_closed(struct cp_core *core, struct cp_action *action)
     return false;
 }
 
-void cp_core_next(struct cp_core *core, int64_t now_ns, struct cp_action *action)
+/* Vacant slots above the target are put by. */
+static void put_by(struct cp_core *core)
 {
-    bool requests = !cp_list_is_empty(&core->requests);
-    *action = (struct cp_action){.what = CP_DO_NOTHING};
-    if (core->closed) {
-        next_while_closed(core, action);
-    } else if (core->doomed) {
-        terminate_next(core, action);
-    } else if (requests && core->idle) {
-        serve_next(core, CP_DO_GRANT, action);
-    } else if (requests && !core->listening) {
+    while (GET(core->quota) > core->target && GET(core->vacant)) {
+        cp_slot *slot = first_slot(&core->vacant_slots);
+        cp_list_unlink(&slot->link);
+        cp_list_push_front(&core->spare_slots, &slot->link);
+        core->spare++;
+        begin_change(core);
+        ADD(core->vacant, -1u);
+        ADD(core->quota, -1u);
+        end_change(core);
+    }
+}
+
+/* Whether more workers must go than are on their way. */
+static bool is_too_large(const struct cp_core *core)
+{
+    uint32_t quota = GET(core->quota);
+    return quota > core->target && quota - core->target > core->doomed + GET(core->closing);
+}
+
+bool cp_core_holds(const struct cp_core *core)
+{
+    return core->paused || core->draining || is_too_large(core);
+}
+
+/* One at a time: none goes before the last has been replaced, as far as this core replaces at all. */
+static bool may_refresh(const struct cp_core *core)
+{
+    return core->refreshing && GET(core->opening) + GET(core->closing) == 0 &&
+           (core->options.lazy || GET(core->vacant) == 0);
+}
+
+static void next_while_open(struct cp_core *core, int64_t now_ns, struct cp_action *action)
+{
+    bool requests = !cp_list_is_empty(&core->requests), holds = cp_core_holds(core);
+    if (has_late(core)) {
+        refuse(core, last_request(core), CP_DRAINING, action);
+    } else if (requests && core->idle && !core->paused) {
+        serve_next(core, now_ns, action);
+    } else if ((requests || holds) && !core->listening) {
         core->listening = true;
         action->what = CP_DO_LISTEN;
-    } else if (!requests && core->listening && !core->options.managed) {
+    } else if (is_overloaded(core)) {
+        refuse(core, last_request(core), CP_OVERLOADED, action);
+    } else if (!requests && !holds && core->listening && !core->options.managed) {
         core->listening = false;
         action->what = CP_DO_UNLISTEN;
-    } else if (core->idle && !requests && !core->options.managed) {
+    } else if (core->idle && !requests && !holds && !core->options.managed) {
         shelve_next(core, action);
+    } else if (may_refresh(core)) {
+        action->what = CP_DO_REFRESH;
     } else if (wanted(core) && now_ns >= core->open_not_before) {
         open_next(core, action);
     }
+}
+
+void cp_core_next(struct cp_core *core, int64_t now_ns, struct cp_action *action)
+{
+    *action = (struct cp_action){.what = CP_DO_NOTHING};
+    if (core->closed) {
+        next_while_closed(core, action);
+        return;
+    }
+    if (cp_list_is_empty(&core->requests))
+        cp_shed_empty(&core->shed);
+    put_by(core);
+    while (core->idle && is_too_large(core)) /* before who waits: else a busy slice would never become smaller */
+        cp_core_doom_idle(core, oldest_idle(core), COREPOOL_REASON_RESIZED);
+    if (core->doomed)
+        terminate_next(core, action);
+    else
+        next_while_open(core, now_ns, action);
 }
 
 int64_t cp_core_wake_at(const struct cp_core *core, int64_t now_ns)
@@ -332,15 +513,19 @@ static uint32_t length(const struct cp_list *list)
 
 const char *cp_core_check(const struct cp_core *core)
 {
-    if (GET(core->vacant) + GET(core->opening) + GET(core->live) + GET(core->closing) != core->options.quota)
+    if (GET(core->vacant) + GET(core->opening) + GET(core->live) + GET(core->closing) != GET(core->quota))
         return "L1: vacant + opening + live + closing is not the quota";
     if (length(&core->vacant_slots) != GET(core->vacant))
         return "L1: the list of vacant slots does not match its count";
+    if (length(&core->spare_slots) != core->spare)
+        return "L1: the list of spare slots does not match its count";
+    if (GET(core->quota) < core->target)
+        return "L1: the quota is less than the slice's share of the size";
     if (length(&core->idle_slots) != core->idle || length(&core->doomed_slots) != core->doomed)
         return "L1: the list of idle or doomed slots does not match its count";
     if (length(&core->requests) != GET(core->waiting))
         return "L5: the queue does not match its count";
-    if (core->idle && GET(core->waiting) && !core->closed)
+    if (core->idle && GET(core->waiting) && !core->closed && !core->paused)
         return "L3: a request waits beside an idle worker";
     return NULL;
 }

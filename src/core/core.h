@@ -7,12 +7,14 @@
  *
  * L1, conservation:  vacant + opening + live + closing == quota,
  *                    live == idle here + doomed here + out (shelved, leased, on the returned list)
- * Slots reach the core at init and never leave it; `out` slots are not in any of its lists. */
+ * Slots reach the core at init, or by cp_core_add, and never leave it; `out` slots are not in any of its lists. A core
+ * that is to become smaller puts vacant slots by (`spare`, outside of the quota), until the quota is its target. */
 #ifndef CP_CORE_CORE_H
 #define CP_CORE_CORE_H
 
 #include "core/histogram.h"
 #include "core/request.h"
+#include "core/shed.h"
 
 struct cp_core_options {
     uint32_t quota;
@@ -21,24 +23,34 @@ struct cp_core_options {
     bool fifo;           /* grant the worker that was idle longest */
     uint32_t max_opening;
     int64_t backoff_min_ns, backoff_max_ns;
+    uint32_t max_waiting;                      /* 0: no limit */
+    int64_t shed_target_ns, shed_interval_ns;  /* target 0: never shed */
     uint64_t seed;       /* of the back-off's jitter */
 };
 
 struct cp_core {
     struct cp_core_options options;
     /* Counts: written by the manager, read by statistics at any time: the first two lines by cp_core_snapshot. */
+    _Atomic uint32_t quota;
     _Atomic uint32_t vacant, opening, live, closing;
     _Atomic uint64_t opens, open_failures, terminated;
     _Atomic uint32_t changes; /* odd while the manager is changing the lines above */
     _Atomic uint32_t waiting;
     _Atomic uint64_t grants, timeouts, cancels;
+    _Atomic uint64_t sheds; /* refused as overloaded or shed */
     _Atomic(struct cp_histogram *) waits; /* the owner's, set before the first grant; NULL: nobody counts them */
     /* The manager's. */
-    struct cp_list vacant_slots, idle_slots, doomed_slots;
+    struct cp_list vacant_slots, idle_slots, doomed_slots, spare_slots;
     struct cp_list requests;
     uint32_t idle, doomed;
     uint32_t owed;       /* given-up requests that were found in the queue before their notice came */
     bool listening;      /* the shelf says `waiting` */
+    uint32_t target;     /* what the quota is to fall to */
+    uint32_t spare;
+    uint32_t warming;    /* so many are to be open, at least once; 0: reached */
+    bool paused, draining;
+    bool refreshing;     /* workers that a gentle flush is to replace may be left */
+    struct cp_shed shed;
     bool closed;
     bool done;           /* CP_DO_FINISH was returned */
     uint8_t close_reason;
@@ -57,11 +69,12 @@ struct cp_core_counts {
 enum cp_do {
     CP_DO_NOTHING,   /* until the next input, or cp_core_wake_at */
     CP_DO_GRANT,     /* slot to request; if it was given up: cp_core_undecided and cp_core_idle */
-    CP_DO_REFUSE,    /* request ends as closed; if it was given up: cp_core_undecided */
+    CP_DO_REFUSE,    /* request ends with `outcome`; if it was given up: cp_core_undecided */
     CP_DO_SHELVE,    /* slot onto the shelf; if that is not possible: cp_core_idle again */
     CP_DO_LISTEN,    /* set the shelf's `waiting`, or bring what is on it: cp_core_idle and cp_core_not_listening */
     CP_DO_UNLISTEN,  /* clear it */
     CP_DO_OPEN,      /* init slot's worker; later cp_core_opened or cp_core_open_failed */
+    CP_DO_REFRESH,   /* doom one idle worker that a gentle flush is to replace; if none is idle: cp_core_refreshed */
     CP_DO_TERMINATE, /* end slot's worker for `reason`; later cp_core_gone */
     CP_DO_FINISH,    /* closed and every slot is vacant; returned once */
 };
@@ -71,6 +84,7 @@ struct cp_action {
     cp_slot *slot;
     struct cp_request *request;
     uint8_t reason; /* corepool_reason_t */
+    enum cp_outcome outcome;
 };
 
 /* slots: `options->quota` of them, all VACANT. */
@@ -101,9 +115,38 @@ void cp_core_granted(struct cp_core *core, int64_t waited_ns);
 /* After CP_DO_LISTEN: `waiting` could not be set because the shelf was not empty. */
 void cp_core_not_listening(struct cp_core *core);
 
+/* Init has succeeded. If the slot was doomed meanwhile its worker is terminated for that. */
 void cp_core_opened(struct cp_core *core, cp_slot *slot);
 void cp_core_open_failed(struct cp_core *core, cp_slot *slot, int64_t now_ns);
 void cp_core_gone(struct cp_core *core, cp_slot *slot);
+
+/* Instead of CP_DO_TERMINATE: a client takes the worker of the LIVE slot, in the manager's hands, out of the pool;
+ * cp_core_gone when its class has forgotten it. */
+void cp_core_detach(struct cp_core *core, cp_slot *slot);
+
+/* The quota is to be `target` ≥ 1: at once when that is more, else as slots become vacant. Returns how many further
+ * slots are needed, each to be handed over by cp_core_add. */
+uint32_t cp_core_resize(struct cp_core *core, uint32_t target);
+void cp_core_add(struct cp_core *core, cp_slot *slot);
+
+/* While paused no request is granted, and idle workers stay in the manager's hands. */
+void cp_core_pause(struct cp_core *core, bool paused);
+
+/* While draining new requests are refused and idle workers stay in the manager's hands. */
+void cp_core_drain(struct cp_core *core, bool draining);
+
+/* Nothing waits and nothing is out; stays so while draining. */
+bool cp_core_is_quiet(const struct cp_core *core);
+
+/* Whether the manager is to have all idle workers in hand, and callers none; it has once the shelf says `waiting`. */
+bool cp_core_holds(const struct cp_core *core);
+
+/* `count` workers are to be open, at least for a moment. */
+void cp_core_warm(struct cp_core *core, uint32_t count);
+
+/* Workers are to be replaced one at a time, by CP_DO_REFRESH, until cp_core_refreshed. */
+void cp_core_refresh(struct cp_core *core);
+void cp_core_refreshed(struct cp_core *core);
 
 /* No more requests; everything that is idle now or later is terminated for `reason`. Idempotent. */
 void cp_core_close(struct cp_core *core, uint8_t reason);

@@ -1,10 +1,10 @@
 /* core/request.h: a checkout that has to wait.
  *
  * One word decides its outcome (L5): whoever moves it from PENDING to another value has decided. The manager grants
- * or closes or skips; the caller gives up. A caller that loses the race takes what the manager decided.
+ * or refuses; the caller gives up. A caller that loses the race takes what the manager decided.
  *
  * Life of the memory: the caller's side owns the request. While the manager may still look at it (posted and neither
- * granted nor closed, or given up and not yet acknowledged) `life` is LENT. The manager hands it back by
+ * granted nor refused, or given up and not yet acknowledged) `life` is LENT. The manager hands it back by
  * cp_request_release after a given-up request is unlinked; if the owner is gone by then, the manager frees it. */
 #ifndef CP_CORE_REQUEST_H
 #define CP_CORE_REQUEST_H
@@ -23,6 +23,9 @@ enum cp_outcome {
     CP_TIMED_OUT,
     CP_CANCELLED,
     CP_SKIPPED,
+    CP_DRAINING,   /* refused: it came while the pool was being drained */
+    CP_OVERLOADED, /* refused: too many waited already */
+    CP_SHED,       /* refused: all have waited too long */
     /* Not decided, and the caller cannot give up now: the manager runs a callback that looks at the command. */
     CP_HELD,
     CP_HELD_AWAITED, /* and somebody sleeps until that has ended */
@@ -48,6 +51,7 @@ struct cp_request {
     void (*notify)(struct cp_request *request);
     void (*free)(struct cp_request *request);
     /* The manager's. */
+    bool late;                  /* it came while the slice was draining */
     struct cp_list link;        /* in the slice's queue while it waits */
     cp_slot *slot;              /* valid once GRANTED, with its stamp as a lease */
     uint64_t stamp;

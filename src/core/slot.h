@@ -46,6 +46,7 @@ struct corepool_worker {
     uint8_t phase;                         /* enum cp_phase */
     bool counted;                          /* by the check that is under way */
     bool explained;                        /* this init has said why it fails */
+    bool stale;                            /* a gentle flush is to replace it */
     uint8_t doom;                          /* corepool_reason_t that item.doomed stands for */
 } cp_line_aligned;
 

@@ -170,3 +170,29 @@ bool cp_shelf_change(struct cp_shelf *shelf, uint32_t set, uint32_t clear)
     cp_lock_free(&shelf->lock);
     return ok;
 }
+
+static void move_items(struct cp_shelf *shelf, _Atomic(struct cp_item *) *ring, uint32_t capacity)
+{
+    cp_lock_take(&shelf->lock);
+    uint32_t head = atomic_load_explicit(&shelf->head, memory_order_relaxed);
+    uint32_t tail = atomic_load_explicit(&shelf->tail, memory_order_relaxed);
+    for (uint32_t i = tail; i != head; i++) {
+        struct cp_item *item = atomic_load_explicit(&shelf->ring[i & shelf->mask], memory_order_relaxed);
+        atomic_store_explicit(&ring[i & (capacity - 1)], item, memory_order_relaxed);
+    }
+    shelf->ring = ring;
+    shelf->mask = capacity - 1;
+    cp_lock_free(&shelf->lock);
+}
+
+/* While it is portable no sequence looks at the ring, and the lock keeps the others out. */
+bool cp_shelf_grow(struct cp_shelf *shelf, _Atomic(struct cp_item *) *ring, uint32_t capacity)
+{
+    bool portable = atomic_load_explicit(&shelf->flags, memory_order_relaxed) & CP_SHELF_PORTABLE;
+    if (!portable && !cp_shelf_change(shelf, CP_SHELF_PORTABLE, 0))
+        return false;
+    move_items(shelf, ring, capacity);
+    if (!portable)
+        cp_shelf_change(shelf, 0, CP_SHELF_PORTABLE);
+    return true;
+}

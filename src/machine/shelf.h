@@ -27,7 +27,7 @@
  * under a lock, from any CPU. The PORTABLE flag selects; a shelf may be switched while in use.
  *
  * Who may write what: head, tail, ring and the WAITING flag: any of the operations. CLOSED and PORTABLE: the
- * manager. `cpu`, `mask`, `ring` are fixed while the shelf is in use.
+ * manager. `cpu` is fixed while the shelf is in use, `mask` and `ring` but for cp_shelf_grow.
  *
  * The owner stamp: generation << CP_TAG_BITS | tag. The generation counts the item's leases. Law L2: whoever
  * swaps the stamp from one state to the next owns the item from there on. Give's swap is a plain store inside
@@ -206,6 +206,10 @@ enum cp_shelf_outcome cp_shelf_portable_await(struct cp_shelf *shelf);
  * take effect: by the lock, by running on the shelf's CPU, or else by a membarrier. WAITING is only ever cleared
  * this way (await sets it). False when the membarrier was refused: nothing was changed. */
 bool cp_shelf_change(struct cp_shelf *shelf, uint32_t set, uint32_t clear);
+
+/* Moves what is on the shelf to a larger ring, in the same order; the old one is not used afterwards. The manager only.
+ * False: a membarrier was refused, nothing was changed. */
+bool cp_shelf_grow(struct cp_shelf *shelf, _Atomic(struct cp_item *) *ring, uint32_t capacity);
 
 /* Swaps the stamp from `expected` to `wanted` by anyone but a give: for an item that goes to the manager. False: the
  * stamp said something else, nothing was changed (stale). Thread: any. Takes the lock, which excludes the gives of a

@@ -18,75 +18,6 @@
 
 static _Atomic uint64_t epochs;
 
-/* --- memory ------------------------------------------------------------------------------------------------------- */
-
-/* The least power of two that is not below. */
-static uint32_t power_of_two(uint32_t n)
-{
-    return n <= 1 ? 1 : UINT32_C(1) << (32 - __builtin_clz(n - 1));
-}
-
-/* Classes of 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, … slots, four to a doubling: less than a quarter of a block's
- * slots is never used. Twice a class is a class. */
-static uint32_t class_capacity(unsigned class)
-{
-    return class < 4 ? class + 1 : (UINT32_C(5) + class % 4) << (class / 4 - 1);
-}
-
-static unsigned size_class(uint32_t quota)
-{
-    unsigned class = 0;
-    while (class_capacity(class) < quota)
-        class++;
-    return class;
-}
-
-static void init_slots(struct cp_slice *slice, cp_slot *slots, uint32_t first_number, uint32_t count)
-{
-    for (uint32_t i = 0; i < count; i++) {
-        slots[i].slice = slice;
-        slots[i].number = first_number + i;
-        cp_list_init(&slots[i].link);
-        cp_slot_set_stamp(&slots[i], cp_stamp(0, CP_TAG_MANAGER));
-    }
-}
-
-static struct cp_slice *make_block(struct corepool_shard *shard, unsigned class)
-{
-    uint32_t capacity = class_capacity(class);
-    size_t bytes = sizeof(struct cp_slice) + capacity * sizeof(cp_slot) +
-                   power_of_two(capacity) * sizeof(struct cp_item *);
-    struct cp_slice *slice = cp_shard_alloc(shard, bytes);
-    if (!slice)
-        return NULL;
-    slice->slots = (cp_slot *)(slice + 1);
-    slice->ring = (_Atomic(struct cp_item *) *)(void *)(slice->slots + capacity);
-    slice->base_slots = capacity;
-    atomic_store_explicit(&slice->capacity, capacity, memory_order_relaxed);
-    slice->shard = shard;
-    init_slots(slice, slice->slots, 0, capacity);
-    cp_list_init(&slice->link);
-    cp_list_init(&slice->dirty);
-    cp_list_init(&slice->sleeping);
-    return slice;
-}
-
-struct cp_slice *cp_slice_create(struct corepool_shard *shard, uint32_t quota)
-{
-    unsigned class = size_class(quota);
-    struct cp_list *spare = &shard->spare_blocks[class];
-    if (cp_list_is_empty(spare))
-        return make_block(shard, class);
-    struct cp_slice *slice = cp_container(spare->next, struct cp_slice, link);
-    cp_list_unlink(&slice->link);
-    return slice;
-}
-
-void cp_slice_release(struct cp_slice *slice)
-{
-    cp_list_push_back(&slice->shard->spare_blocks[size_class(slice->capacity)], &slice->link);
-}
-
 /* --- slots changing hands ----------------------------------------------------------------------------------------- */
 
 /* The manager has just become the owner: it goes on, or it goes. */
@@ -117,7 +48,7 @@ void cp_slice_adopt(struct cp_slice *slice, cp_slot *slot, uint32_t reason)
         adopt_removed(slice, slot, reason);
 }
 
-static void collect(struct cp_slice *slice)
+void cp_slice_collect(struct cp_slice *slice)
 {
     cp_slot *slot = atomic_exchange(&slice->returned, NULL);
     cp_point(COLLECT_TAKEN);
@@ -194,13 +125,26 @@ static void do_grant(struct cp_slice *slice, cp_slot *slot, struct cp_request *r
     cp_core_idle(&slice->core, slot);
 }
 
-static void do_refuse(struct cp_slice *slice, struct cp_request *request)
+static void tell_shed(const struct cp_slice *slice, enum cp_outcome outcome, int64_t waited_ns)
 {
+    if (outcome == CP_SHED || outcome == CP_OVERLOADED)
+        cp_slice_tell(slice, &(corepool_event_t){.kind = COREPOOL_EVENT_SHED,
+                                                 .code = outcome == CP_SHED ? COREPOOL_ESHED : COREPOOL_EOVERLOAD,
+                                                 .duration_ms = waited_ns / CP_NS_PER_MS});
+}
+
+static void do_refuse(struct cp_slice *slice, struct cp_request *request, enum cp_outcome outcome)
+{
+    void (*notify)(struct cp_request *) = request->notify;
     void *wrapped = cp_request_wrapped(request); /* afterwards it is its caller's again */
-    if (cp_slice_answer(request, CP_CLOSED))
-        cp_call_cancelled(slice, COREPOOL_CANCELLED_QUEUED, wrapped);
-    else
+    int64_t waited = cp_now_ns() - request->posted_at;
+    if (!cp_slice_decide(request, outcome)) {
         cp_core_undecided(&slice->core);
+        return;
+    }
+    tell_shed(slice, outcome, waited);
+    cp_slice_notify(request, notify);
+    cp_call_cancelled(slice, COREPOOL_CANCELLED_QUEUED, wrapped);
 }
 
 /* False: nothing can be done now, a timer is set. */
@@ -224,7 +168,7 @@ static bool do_listen(struct cp_slice *slice)
         cp_point(AWAIT_SET);
         /* Its exchange and the push of a giver elsewhere are atomic changes of one word: either ours finds the push, or the
          * push comes after ours and the giver's look at `waiting`, which follows it, finds it set. */
-        collect(slice);
+        cp_slice_collect(slice);
         return true;
     }
     cp_core_not_listening(&slice->core);
@@ -252,11 +196,12 @@ static bool perform(struct cp_slice *slice, const struct cp_action *action)
     switch (action->what) {
     case CP_DO_NOTHING: return false;
     case CP_DO_GRANT: do_grant(slice, action->slot, action->request); return true;
-    case CP_DO_REFUSE: do_refuse(slice, action->request); return true;
+    case CP_DO_REFUSE: do_refuse(slice, action->request, action->outcome); return true;
     case CP_DO_SHELVE: return do_shelve(slice, action->slot);
     case CP_DO_LISTEN: return do_listen(slice);
     case CP_DO_UNLISTEN: cp_shelf_change(&slice->shelf, 0, CP_SHELF_WAITING); return true;
     case CP_DO_OPEN: cp_worker_open(action->slot); return true;
+    case CP_DO_REFRESH: cp_slice_refresh_one(slice); return true;
     case CP_DO_TERMINATE: cp_worker_terminate(action->slot, action->reason); return true;
     case CP_DO_FINISH: do_finish(slice); return false;
     }
@@ -274,12 +219,18 @@ static bool begin_close(struct cp_slice *slice)
     slice->close_wanted = false;
     while (cp_shelf_drain(&slice->shelf, &item))
         adopt(slice, cp_slot_of(item));
-    collect(slice); /* pairs as in do_listen: givers elsewhere look at CLOSED after their push */
+    cp_slice_collect(slice); /* pairs as in do_listen: givers elsewhere look at CLOSED after their push */
     cp_core_close(&slice->core, slice->close_reason);
     for (cp_slot *slot = cp_slice_first(slice); slot; slot = cp_slice_next(slot))
         if (slot->phase == CP_OPENING)
             cp_worker_cancel_open(slot);
     return true;
+}
+
+static void tell_watcher(struct cp_slice *slice)
+{
+    atomic_store(&slice->quiet, cp_core_is_quiet(&slice->core));
+    slice->watched = slice->config.changed(slice, slice->config.context);
 }
 
 void cp_slice_pump(struct cp_slice *slice)
@@ -298,6 +249,10 @@ void cp_slice_pump(struct cp_slice *slice)
         cp_core_next(&slice->core, now, &action);
     } while (perform(slice, &action));
     slice->pumping = false;
+    if (action.what == CP_DO_FINISH)
+        return;
+    if (slice->watched)
+        tell_watcher(slice);
     /* By the same clock reading: what was not yet due must get its wake-up. */
     int64_t wake_at = cp_core_wake_at(&slice->core, now);
     if (action.what == CP_DO_NOTHING && wake_at != CP_NEVER)
@@ -333,7 +288,7 @@ static void deliver_nudge(struct cp_message *message)
     atomic_exchange(&slice->nudged, 0); /* before the look: a later push nudges again */
     if (atomic_load(&slice->epoch) == 0) /* finished meanwhile */
         return;
-    collect(slice);
+    cp_slice_collect(slice);
     cp_slice_touch(slice);
 }
 
@@ -363,6 +318,15 @@ static void reset_counts(struct cp_slice *slice)
     atomic_store(&slice->overdue, 0);
 }
 
+/* A block that grew in an earlier life has slots in several pieces. */
+static void init_core(struct cp_slice *slice, const struct cp_core_options *options)
+{
+    struct cp_core_options first = *options;
+    first.quota = options->quota < slice->base_slots ? options->quota : slice->base_slots;
+    cp_core_init(&slice->core, &first, slice->slots);
+    cp_slice_resize(slice, options->quota);
+}
+
 int cp_slice_open(struct cp_slice *slice, const struct cp_slice_config *config)
 {
     void *pool_state = config->arg;
@@ -376,14 +340,14 @@ int cp_slice_open(struct cp_slice *slice, const struct cp_slice_config *config)
     slice->config = *config;
     slice->cls = config->cls;
     slice->pool_state = pool_state;
-    slice->lost_cpu = slice->close_wanted = false;
+    slice->lost_cpu = slice->close_wanted = slice->watched = false;
     slice->nudge.deliver = deliver_nudge;
     slice->error[0] = '\0';
     slice->leases_before = 0;
     slice->leases_before = cp_slice_leases(slice);
-    cp_shelf_init(&slice->shelf, slice->ring, power_of_two(slice->capacity), (uint32_t)slice->shard->cpu, config->portable);
+    cp_shelf_init(&slice->shelf, slice->ring, cp_slice_ring_size(slice), (uint32_t)slice->shard->cpu, config->portable);
     struct cp_histogram *waits = atomic_load(&slice->core.waits); /* of the block's last opening */
-    cp_core_init(&slice->core, &config->core, slice->slots);
+    init_core(slice, &config->core);
     atomic_store(&slice->core.waits, waits);
     reset_counts(slice);
     atomic_fetch_or(&slice->shelf.flags, flags_of(config));
@@ -408,9 +372,8 @@ void cp_slice_close(struct cp_slice *slice, corepool_reason_t reason)
 
 /* --- evicting ---------------------------------------------------------------------------------------------------------- */
 
-/* Turns the shelf round once: what is doomed comes out, the rest is back in the same order. Runs between two
- * callers on this CPU, or under the portable shelf's lock step by step. */
-static void sift_shelf(struct cp_slice *slice)
+/* Runs between two callers on this CPU, or under the portable shelf's lock step by step. */
+void cp_slice_sift(struct cp_slice *slice)
 {
     struct cp_item *item;
     for (uint32_t left = cp_shelf_idle(&slice->shelf); left > 0; left--) {
@@ -439,8 +402,8 @@ void corepool_worker_evict(corepool_worker_t *worker, corepool_reason_t reason)
     if (tag == CP_TAG_MANAGER && !cp_list_is_empty(&worker->link) && !slice->core.closed)
         cp_core_doom_idle(&slice->core, worker, worker->doom);
     else if (tag >= CP_TAG_SHELVED)
-        sift_shelf(slice);
+        cp_slice_sift(slice);
     else if (tag == CP_TAG_RETURNED)
-        collect(slice);
+        cp_slice_collect(slice);
     cp_slice_touch(slice);
 }

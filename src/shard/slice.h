@@ -34,6 +34,8 @@ struct cp_slice_config {
     void *event_arg;
     /* On the shard, when the last worker and the pool state are gone. The slice must not be used afterwards. */
     void (*finished)(struct cp_slice *slice, void *context);
+    /* On the shard, while the slice is watched: something may have changed. False: it need not be watched any more. */
+    bool (*changed)(struct cp_slice *slice, void *context);
     void *context;
 };
 
@@ -75,6 +77,8 @@ struct cp_slice {
     struct cp_list dirty;        /* in the shard's list of slices to look after */
     struct cp_list sleeping;     /* in the shard's list of slices with a wake-up time */
     bool pumping;
+    bool watched;                /* config.changed is told of every change */
+    _Atomic bool quiet;          /* nothing waited and nothing was out at the last change, while it is watched */
     bool lost_cpu;               /* the shelf was made portable because the manager lost its CPU */
     bool close_wanted;
     uint8_t close_reason;
@@ -118,6 +122,12 @@ static inline bool cp_slice_is_serialised(const struct cp_slice *slice)
 struct cp_slice *cp_slice_create(struct corepool_shard *shard, uint32_t quota);
 void cp_slice_release(struct cp_slice *slice);
 
+/* The length of its shelf's ring. */
+uint32_t cp_slice_ring_size(const struct cp_slice *slice);
+
+/* Makes room for `quota` slots. ENOMEM, ESYSTEM (a membarrier was refused): with detail, and as many as before. */
+int cp_slice_reserve(struct cp_slice *slice, uint32_t quota);
+
 /* Opens: pool_init, then workers as the core wants them. Else pool_init's code or COREPOOL_IGNORE; the slice is as before. */
 int cp_slice_open(struct cp_slice *slice, const struct cp_slice_config *config);
 
@@ -132,6 +142,29 @@ void cp_slice_pump(struct cp_slice *slice);
 
 /* Brings the shelf back to rseq after the shard has its CPU again. */
 void cp_slice_regain(struct cp_slice *slice);
+
+/* --- operations; each is followed by cp_slice_pump or cp_slice_touch --- */
+
+/* The quota is to be `quota` ≥ 1, for which there is room: see cp_core_resize. */
+void cp_slice_resize(struct cp_slice *slice, uint32_t quota);
+
+/* Every worker whose init has begun is to be replaced. */
+void cp_slice_flush(struct cp_slice *slice, bool gently);
+
+/* CP_DO_REFRESH. */
+void cp_slice_refresh_one(struct cp_slice *slice);
+
+/* Ends the lease of that stamp and hands its resource to a client: ESTALE, or OK with *resource. */
+int cp_slice_detach(cp_slot *slot, uint64_t stamp, void **resource);
+
+/* Whether what cp_core_holds asks for has come about: callers find the shelf empty, and all else in the manager's hands. */
+bool cp_slice_is_held(const struct cp_slice *slice);
+
+/* Turns the shelf round once: what is doomed comes out, the rest is back in the same order. */
+void cp_slice_sift(struct cp_slice *slice);
+
+/* Takes what has come back. */
+void cp_slice_collect(struct cp_slice *slice);
 
 /* Checks L1 to L4 by counting everything there is; NULL or what is broken. Exact when quiescent. */
 const char *cp_slice_check(struct cp_slice *slice);

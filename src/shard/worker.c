@@ -210,7 +210,6 @@ void cp_worker_open(cp_slot *slot)
 {
     void *resource = NULL;
     slot->context = NULL;
-    atomic_store(&slot->item.doomed, 0);
     slot->explained = false;
     slot->since = cp_now_ns();
     if (class_of(slot)->flags & COREPOOL_CLASS_BLOCKING) {
@@ -237,6 +236,17 @@ void cp_worker_terminate(cp_slot *slot, corepool_reason_t reason)
         if (status != COREPOOL_PENDING)
             finish_terminate(slot, status);
     }
+}
+
+void cp_worker_detach(cp_slot *slot)
+{
+    const corepool_class_t *cls = class_of(slot);
+    int status = cls->detach ? cls->detach(slot, slot->slice->pool_state, resource_of(slot)) : COREPOOL_OK;
+    if (status == COREPOOL_PENDING)
+        return;
+    if (status != COREPOOL_OK)
+        cp_slice_warn(slot->slice, slot, status, "detach failed, which is ignored");
+    corepool_worker_gone(slot);
 }
 
 void cp_worker_cancel_open(cp_slot *slot)

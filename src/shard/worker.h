@@ -10,6 +10,9 @@ void cp_worker_open(cp_slot *slot);
 /* Starts terminate; cp_core_gone follows, at once or later. */
 void cp_worker_terminate(cp_slot *slot, corepool_reason_t reason);
 
+/* The worker has become a client's: its class forgets it; cp_core_gone follows, at once or later. */
+void cp_worker_detach(cp_slot *slot);
+
 /* Asks a pending init to end soon. */
 void cp_worker_cancel_open(cp_slot *slot);
 

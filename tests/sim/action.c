@@ -160,6 +160,7 @@ bool perform(struct cp_slice *slice, const struct cp_action *action)
     case CP_DO_LISTEN: return do_listen(slice);
     case CP_DO_UNLISTEN: return do_unlisten(slice);
     case CP_DO_OPEN: return do_open(slice, action->slot);
+    case CP_DO_REFRESH: cp_core_refreshed(&slice->core); return true;
     case CP_DO_TERMINATE: return do_terminate(slice, action->slot, action->reason);
     case CP_DO_FINISH: return do_finish(slice);
     }
