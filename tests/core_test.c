@@ -3,6 +3,7 @@
  * L1, L3 and L5 are checked after every step. */
 #include <criterion/criterion.h>
 
+#include <pthread.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -446,3 +447,48 @@ Test(core, finish_waits_for_the_notice_of_a_request_that_was_given_up)
     expect(CP_DO_FINISH);
 }
 
+
+/* --- counts as of one moment --- */
+
+#define SNAPSHOTS 2000
+
+static _Atomic bool over;
+
+/* Opens and terminates one worker after the other. */
+static void *turn_over(void *arg)
+{
+    struct cp_action action;
+    (void)arg;
+    while (!atomic_load_explicit(&over, memory_order_relaxed)) {
+        cp_core_next(&core, now, &action);
+        if (action.what == CP_DO_OPEN)
+            cp_core_opened(&core, action.slot);
+        else if (action.what == CP_DO_SHELVE)
+            cp_core_doom(&core, action.slot, REASON);
+        else if (action.what == CP_DO_TERMINATE)
+            cp_core_gone(&core, action.slot);
+    }
+    return NULL;
+}
+
+Test(core, a_snapshot_by_another_thread_accounts_for_every_slot_whenever_it_is_taken)
+{
+    pthread_t thread;
+    struct cp_core_counts counts;
+    unsigned taken = 0, torn = 0, unaccounted = 0;
+    start((struct cp_core_options){.quota = SLOTS});
+    cr_assert_eq(pthread_create(&thread, NULL, turn_over, NULL), 0);
+    for (uint64_t last = 0; taken < SNAPSHOTS; last = counts.terminated) {
+        if (!cp_core_snapshot(&core, &counts))
+            continue;
+        taken += counts.terminated != last; /* else nothing was going on */
+        torn += counts.vacant + counts.opening + counts.live + counts.closing != counts.quota;
+        unaccounted +=
+            counts.opens != counts.open_failures + counts.opening + counts.live + counts.closing + counts.terminated;
+    }
+    atomic_store(&over, true);
+    pthread_join(thread, NULL);
+    cr_expect_eq(torn, 0, "%u of %d", torn, SNAPSHOTS);
+    cr_expect_eq(unaccounted, 0, "%u of %d", unaccounted, SNAPSHOTS);
+    check();
+}
