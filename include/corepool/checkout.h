@@ -10,10 +10,10 @@
 extern "C" {
 #endif
 
-/* A worker in the caller's hands. Ended once: by checkin, remove or fail, or by the end of the thread that took
- * it (reason DOWN). A second ending, also through a copy, is COREPOOL_ESTALE and harms nothing. May be
- * handed to another thread together with whatever orders the two threads; the thread that took it must
- * then outlive the lease. */
+/* A worker in the caller's hands. Ended once: by checkin, remove or fail, or by the end of its holder (reason DOWN),
+ * the thread that took it. A second ending, also through a copy, is COREPOOL_ESTALE and harms nothing. May be handed to
+ * another thread together with whatever orders the two threads; the thread that took it must then outlive the lease, or
+ * the other one adopts it. */
 typedef struct corepool_lease {
     void *resource; /* the worker, or what its class's checkout callback made of it */
     corepool_worker_t *worker;
@@ -68,6 +68,12 @@ COREPOOL_PUBLIC int corepool_checkout_async(corepool_pool_t pool, const corepool
  * that asked. COREPOOL_OK; COREPOOL_ESTALE: it has completed, or its grant is already on its way and the
  * callback will bring it. */
 COREPOOL_PUBLIC int corepool_request_cancel(corepool_request_t request);
+
+/* The calling thread becomes the lease's holder: from here on the lease is reclaimed at this thread's end, and no longer at
+ * the end of the one that took it, which must live until this returns. *lease and its copies stay good. To be called
+ * together with whatever orders the two threads. COREPOOL_OK, also when the caller holds it already; COREPOOL_ESTALE (it has
+ * ended, or is zero); COREPOOL_EINVAL (NULL), COREPOOL_ENOMEM, COREPOOL_EFORKED. Never blocks. */
+COREPOOL_PUBLIC int corepool_adopt(const corepool_lease_t *lease);
 
 /* Ends the lease; the worker is idle again, or goes to the request that waits longest. Zeroes *lease. Never blocks.
  * COREPOOL_OK; COREPOOL_ESTALE (ended before, reclaimed, or zero); COREPOOL_EINVAL (NULL). */

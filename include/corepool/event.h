@@ -38,7 +38,8 @@ typedef struct corepool_lease_info {
     uint64_t checkout; /* the slot's how-many'th lease */
     int64_t thread_id; /* kernel thread id of the holder, as in gettid() */
     char thread_name[16];
-    int64_t age_ms;    /* -1 unless the pool has lease_report_ms or lease_limit_ms; else at most an eighth of it too low */
+    int64_t age_ms;    /* -1 unless the pool has COREPOOL_POOL_TIME_LEASES (then exact), lease_report_ms or lease_limit_ms
+                        * (then up to an eighth of the shorter too low, and -1 until the first look) */
     unsigned backtrace_length; /* 0: this checkout was not one of the sample, see backtrace_every */
     void *backtrace[COREPOOL_BACKTRACE_MAX]; /* return addresses, innermost first, for backtrace_symbols(3) */
 } corepool_lease_info_t;

@@ -31,6 +31,15 @@ void cp_histogram_add(struct cp_histogram *histogram, uint64_t value)
         atomic_store_explicit(&histogram->highest, value, memory_order_relaxed);
 }
 
+void cp_histogram_add_shared(struct cp_histogram *histogram, uint64_t value)
+{
+    uint64_t highest = atomic_load_explicit(&histogram->highest, memory_order_relaxed);
+    atomic_fetch_add_explicit(&histogram->count[cp_histogram_bucket(value)], 1, memory_order_relaxed);
+    while (value > highest && !atomic_compare_exchange_weak_explicit(&histogram->highest, &highest, value,
+                                                                     memory_order_relaxed, memory_order_relaxed))
+        ;
+}
+
 uint64_t cp_histogram_sum(const struct cp_histogram *from, uint64_t counts[CP_HISTOGRAM_BUCKETS])
 {
     for (unsigned i = 0; from && i < CP_HISTOGRAM_BUCKETS; i++)

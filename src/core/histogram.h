@@ -1,5 +1,5 @@
-/* core/histogram.h: waits in microseconds, four buckets per power of two (at most 25 % wide). One writer; readers may
- * look at any time. */
+/* core/histogram.h: durations in microseconds, four buckets per power of two (at most 25 % wide). One writer, or many; readers
+ * may look at any time. */
 #ifndef CP_CORE_HISTOGRAM_H
 #define CP_CORE_HISTOGRAM_H
 
@@ -20,6 +20,9 @@ uint64_t cp_histogram_limit(unsigned bucket);
 
 /* Thread: the one writer. */
 void cp_histogram_add(struct cp_histogram *histogram, uint64_t value);
+
+/* The same for a histogram of many writers, who all use this one. Thread: any. */
+void cp_histogram_add_shared(struct cp_histogram *histogram, uint64_t value);
 
 /* Adds `from`, NULL: nothing, to a plain array of counts; returns the highest value seen. */
 uint64_t cp_histogram_sum(const struct cp_histogram *from, uint64_t counts[CP_HISTOGRAM_BUCKETS]);

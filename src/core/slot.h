@@ -21,6 +21,7 @@
 
 struct cp_slice;
 struct cp_thread;
+struct cp_trace;
 
 enum cp_phase { CP_VACANT, CP_OPENING, CP_LIVE, CP_CLOSING };
 
@@ -37,6 +38,10 @@ struct corepool_worker {
     _Atomic(void *) client;                /* with stamp RETURNED: the lease's resource, for a serialised checkin */
     _Atomic(void *) wrapped;               /* while LEASED: what enqueue made of the command, in classes that have it */
     uint32_t number;                       /* fixed: index in its slice */
+    /* Notes on a lease, see shard/lease.h. */
+    _Atomic uint64_t noted;                /* its stamp, if it was noted when it began; else another or 0 */
+    _Atomic int64_t noted_at;              /* when that was */
+    _Atomic(struct cp_trace *) trace;      /* NULL: none so far */
     /* The manager's. */
     struct cp_list link;                   /* in one of the core's lists, by phase */
     void *context;                         /* the class's, while opening */

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/point.h"
 #include "core/verdict.h"
+#include "shard/lease.h"
 
 /* How often a caller that is moved to another CPU on its way follows there before it asks by message. */
 #define FOLLOW_CPU 4
@@ -85,6 +86,8 @@ static enum cp_shelf_outcome put_on_shelf(const corepool_lease_t *lease, const s
 
 int cp_lease_end(corepool_lease_t *lease, struct cp_thread *self, uint32_t reason)
 {
+    if (cp_slot_stamp(lease->worker) == lease->generation)
+        cp_lease_count_hold(lease->worker, lease->generation);
     if (reason != COREPOOL_REASON_NONE)
         return end_by_message(lease, self, reason, true);
     /* The holder is looked up before the slot may be another's. */
@@ -307,6 +310,7 @@ int cp_checkout_validate(const struct cp_checkout *checkout, corepool_lease_t *l
     const corepool_class_t *cls = lease->worker->slice->cls;
     if (cp_unlikely(checkout->enqueued))
         atomic_store_explicit(&lease->worker->wrapped, checkout->command, memory_order_relaxed);
+    cp_lease_begun(lease->worker, lease->generation, checkout->self);
     if (cp_likely(!cls->checkout))
         return COREPOOL_OK;
     int verdict = cls->checkout(NULL, lease->resource, checkout->command, &lease->resource);
@@ -330,6 +334,7 @@ int cp_checkout_granted(struct cp_checkout *checkout, cp_slot *slot, uint64_t st
     lease->generation = stamp;
     if (cp_unlikely(cp_slice_is_serialised(slot->slice))) {
         lease->resource = client;
+        cp_lease_begun(slot, stamp, checkout->self);
         return COREPOOL_OK;
     }
     return cp_checkout_validate(checkout, lease);

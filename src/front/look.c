@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "front/runtime.h"
+#include "shard/lease.h"
 
 /* --- leases ------------------------------------------------------------------------------------------------------- */
 
@@ -13,21 +14,11 @@ struct visit {
     int leases;
 };
 
-static void visit_slot(struct cp_slice *slice, cp_slot *slot, struct visit *visit)
+static void visit_slot(const cp_slot *slot, struct visit *visit)
 {
-    uint64_t stamp = atomic_load_explicit(&slot->item.stamp, memory_order_acquire); /* pairs with cp_slot_set_stamp */
-    if (cp_stamp_tag(stamp) != CP_TAG_LEASED)
+    corepool_lease_info_t info;
+    if (!cp_lease_describe(slot, cp_now_ns(), &info))
         return;
-    const struct cp_thread *holder = atomic_load_explicit(&slot->holder, memory_order_relaxed);
-    corepool_lease_info_t info = {.pool = slice->config.name,
-                                  .shard = slice->shard->index,
-                                  .cpu = slice->shard->cpu,
-                                  .age_ms = -1,
-                                  .worker = slot->number,
-                                  .checkout = cp_stamp_generation(stamp),
-                                  .thread_id = holder ? atomic_load(&holder->id) : 0};
-    if (holder)
-        memcpy(info.thread_name, holder->name, sizeof info.thread_name);
     visit->leases++;
     visit->fn(&info, visit->arg);
 }
@@ -35,7 +26,7 @@ static void visit_slot(struct cp_slice *slice, cp_slot *slot, struct visit *visi
 static void visit_slice(struct cp_slice *slice, void *arg)
 {
     for (cp_slot *slot = cp_slice_first(slice); slot; slot = cp_slice_next(slot))
-        visit_slot(slice, slot, arg);
+        visit_slot(slot, arg);
 }
 
 int corepool_pool_leases(corepool_pool_t pool, void (*fn)(const corepool_lease_info_t *, void *), void *arg)

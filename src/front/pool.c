@@ -3,6 +3,7 @@
  * A pool is a table of slices; the slices belong to their shards and are made, opened and released there. Opening is all or
  * nothing. Closing begins with the generation: from then on no checkout succeeds, and no slice's block is used
  * again before. */
+#include <execinfo.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +19,7 @@
 #define BACKOFF_LIMIT_MS (INT64_C(24) * 3600 * 1000)
 
 #define KNOWN_FLAGS (COREPOOL_POOL_LAZY | COREPOOL_POOL_PER_SHARD | COREPOOL_POOL_FIFO | COREPOOL_POOL_MANAGED | \
-                     COREPOOL_POOL_SERIALISED)
+                     COREPOOL_POOL_SERIALISED | COREPOOL_POOL_TIME_LEASES)
 
 /* --- options ------------------------------------------------------------------------------------------------------ */
 
@@ -221,11 +222,20 @@ static void undo_open(struct corepool_pool_impl *impl)
     cp_fail(COREPOOL_EOPEN, "%s", detail); /* the words again, for the caller; it has the code */
 }
 
+/* Its first call loads a library and allocates: better here than in somebody's checkout. */
+static void load_backtrace(void)
+{
+    void *address;
+    backtrace(&address, 1);
+}
+
 static void describe(struct cp_slice_config *base, struct corepool_pool_impl *impl, const corepool_class_t *cls, void *arg,
                      const corepool_pool_options_t *options)
 {
     int64_t least = options->backoff_min_ms ? options->backoff_min_ms : BACKOFF_MIN_DEFAULT_MS;
     int64_t most = options->backoff_max_ms ? options->backoff_max_ms : BACKOFF_MAX_DEFAULT_MS;
+    if (options->backtrace_every)
+        load_backtrace();
     snprintf(impl->name, sizeof impl->name, "%s", options->name ? options->name : cls->name);
     impl->cls = cls;
     impl->cpus = 0; /* until a slice has an rseq shelf */
@@ -235,6 +245,8 @@ static void describe(struct cp_slice_config *base, struct corepool_pool_impl *im
         .name = impl->name,
         .fifo = options->flags & COREPOOL_POOL_FIFO,
         .serialised = options->flags & COREPOOL_POOL_SERIALISED,
+        .timed = options->flags & COREPOOL_POOL_TIME_LEASES,
+        .backtrace_every = options->backtrace_every,
         .core = {.lazy = options->flags & COREPOOL_POOL_LAZY,
                  .managed = options->flags & (COREPOOL_POOL_MANAGED | COREPOOL_POOL_SERIALISED),
                  .fifo = options->flags & COREPOOL_POOL_FIFO,

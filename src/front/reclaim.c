@@ -1,8 +1,37 @@
-/* front/reclaim.c: what a thread leaves behind when it ends: leases are reclaimed with reason DOWN, requests forgotten.
+/* front/reclaim.c: whose lease it is: another thread may adopt it; what a thread leaves behind when it ends is reclaimed
+ * with reason DOWN, and its requests are forgotten.
  *
  * Leases are counted per thread and not listed; a thread that did not end all of its own has all slots of all pools
  * looked through when it ends. That costs nothing for a thread that does. */
+#include "base/error.h"
 #include "front/runtime.h"
+#include "shard/lease.h"
+
+int corepool_adopt(const corepool_lease_t *lease)
+{
+    int code;
+    if (!lease)
+        return cp_fail(COREPOOL_EINVAL, "lease: NULL");
+    struct cp_thread *self = cp_thread_self(&code);
+    if (!self)
+        return code;
+    cp_slot *slot = lease->worker;
+    if (!slot || cp_slot_stamp(slot) != lease->generation)
+        return cp_fail(COREPOOL_ESTALE, "the lease was ended before, or never filled by a checkout");
+    struct cp_thread *holder = atomic_load_explicit(&slot->holder, memory_order_relaxed);
+    if (holder == self)
+        return COREPOOL_OK;
+    /* The lease may be ended at the same time through a copy, and the slot be another's: then nothing has happened. */
+    if (!atomic_compare_exchange_strong(&slot->holder, &holder, self))
+        return cp_fail(COREPOOL_ESTALE, "the lease has just been ended or adopted by another thread");
+    if (cp_slot_stamp(slot) != lease->generation) {
+        struct cp_thread *mine = self;
+        atomic_compare_exchange_strong(&slot->holder, &mine, holder);
+        return cp_fail(COREPOOL_ESTALE, "the lease has just been ended by another thread");
+    }
+    self->taken++;
+    return COREPOOL_OK;
+}
 
 static void reclaim_slot(struct cp_slice *slice, cp_slot *slot, struct cp_thread *thread)
 {
@@ -16,6 +45,7 @@ static void reclaim_slot(struct cp_slice *slice, cp_slot *slot, struct cp_thread
         return;
     atomic_store_explicit(&slot->reason, COREPOOL_REASON_DOWN, memory_order_relaxed);
     atomic_fetch_add_explicit(&slice->reclaimed, 1, memory_order_relaxed);
+    cp_lease_count_hold(slot, stamp);
     cp_slice_return(slot, true);
 }
 

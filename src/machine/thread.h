@@ -19,6 +19,7 @@ struct cp_loop;
 struct cp_thread {
     /* The thread's own: leases that it took, and those of them that it ended itself. */
     uint64_t taken, ended;
+    uint32_t unsampled;            /* checkouts since the last one that noted its backtrace */
     uint32_t tag;                  /* CP_TAG_SHELVED + the record's number; fixed */
     struct corepool_shard *shard;  /* the shard that this thread is, or NULL */
     struct cp_loop *loop;          /* the loop that asynchronous checkouts complete on, or NULL */

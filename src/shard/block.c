@@ -5,6 +5,7 @@
 #include "shard/slice.h"
 
 #include "base/error.h"
+#include "shard/lease.h"
 #include "shard/shard.h"
 
 /* How often a block may double: from one slot to beyond the largest pool. */
@@ -79,6 +80,8 @@ struct cp_slice *cp_slice_create(struct corepool_shard *shard, uint32_t quota)
 
 void cp_slice_release(struct cp_slice *slice)
 {
+    if (slice->config.backtrace_every)
+        cp_lease_forget(slice);
     cp_list_push_back(&slice->shard->spare_blocks[size_class(slice->capacity)], &slice->link);
 }
 

@@ -87,15 +87,18 @@ void cp_slice_regain(struct cp_slice *slice)
 
 /* --- actions ---------------------------------------------------------------------------------------------------------- */
 
+static bool has_histogram(struct cp_slice *slice, _Atomic(struct cp_histogram *) *histogram)
+{
+    if (cp_unlikely(!atomic_load_explicit(histogram, memory_order_relaxed)))
+        atomic_store(histogram, cp_shard_alloc(slice->shard, sizeof(struct cp_histogram)));
+    return atomic_load_explicit(histogram, memory_order_relaxed);
+}
+
 void cp_slice_need_histogram(struct cp_slice *slice, _Atomic(struct cp_histogram *) *histogram)
 {
-    if (cp_likely(atomic_load_explicit(histogram, memory_order_relaxed) != NULL))
-        return;
-    struct cp_histogram *made = cp_shard_alloc(slice->shard, sizeof *made);
-    if (!made)
+    if (cp_unlikely(!has_histogram(slice, histogram)))
         cp_slice_tell(slice, &(corepool_event_t){.kind = COREPOOL_EVENT_WARNING, .code = COREPOOL_ENOMEM,
                                                  .text = "no memory to measure"});
-    atomic_store(histogram, made);
 }
 
 static void do_grant(struct cp_slice *slice, cp_slot *slot, struct cp_request *request)
@@ -295,9 +298,12 @@ static void deliver_nudge(struct cp_message *message)
 /* What callers on the usual path must look at. */
 static uint32_t flags_of(const struct cp_slice_config *config)
 {
-    return (config->cls->checkout || config->cls->enqueue || config->fifo ? CP_SHELF_LOOK_TAKE : 0u) |
-           (config->cls->checkin ? CP_SHELF_LOOK_GIVE : 0u) | (config->fifo ? CP_SHELF_FIFO : 0u) |
-           (config->core.managed ? CP_SHELF_MANAGED : 0u) | (config->serialised ? CP_SHELF_SERIALISED : 0u);
+    bool look_take = config->cls->checkout || config->cls->enqueue || config->fifo || config->timed ||
+                     config->backtrace_every;
+    bool look_give = config->cls->checkin || config->timed;
+    return (look_take ? CP_SHELF_LOOK_TAKE : 0u) | (look_give ? CP_SHELF_LOOK_GIVE : 0u) |
+           (config->fifo ? CP_SHELF_FIFO : 0u) | (config->core.managed ? CP_SHELF_MANAGED : 0u) |
+           (config->serialised ? CP_SHELF_SERIALISED : 0u);
 }
 
 static void reset_histogram(_Atomic(struct cp_histogram *) *histogram)
@@ -330,6 +336,8 @@ static void init_core(struct cp_slice *slice, const struct cp_core_options *opti
 int cp_slice_open(struct cp_slice *slice, const struct cp_slice_config *config)
 {
     void *pool_state = config->arg;
+    if (config->timed && !has_histogram(slice, &slice->holds))
+        return cp_fail(COREPOOL_ENOMEM, "no memory to measure leases on shard %u", slice->shard->index);
     if (config->cls->pool_init) {
         int status = config->cls->pool_init(config->arg, slice->shard, &pool_state);
         if (status > 0 && status != COREPOOL_IGNORE)

@@ -29,6 +29,8 @@ struct cp_slice_config {
     bool portable;  /* callers from several CPUs: the portable shelf */
     bool fifo;
     bool serialised; /* enqueue, checkout and checkin callbacks run here; managed, too */
+    bool timed;     /* how long leases are held is measured */
+    uint32_t backtrace_every; /* 0: no checkout notes its backtrace */
     struct cp_core_options core;
     corepool_event_cb on_event; /* may be NULL */
     void *event_arg;
