@@ -6,6 +6,7 @@
 #include <spawn.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -164,6 +165,40 @@ Test(relay, what_is_not_a_request_gets_400)
     check_raw(&site, "GET http://a/ HTTP/1.1\r\n\r\n", "HTTP/1.1 400 ");
     check_raw(&site, "GET /none HTTP/1.1\r\nHost: a\r\n\r\nGET /file HTTP/1.1\r\nHost: a\r\n\r\n",
               "HTTP/1.1 204 ");
+    close_site(&site);
+}
+
+#define PIPELINED "GET /none HTTP/1.1\r\nHost: a\r\n\r\n"
+#define PIPELINED_COUNT 2000 /* more than fits into the relay's input */
+
+/* The client says at once all that it has to say, and that this was it. */
+Test(relay, pipelined_requests_are_read_as_they_are_answered_and_all_are)
+{
+    struct site site;
+    corepool_pool_t pool;
+    corepool_lease_t lease;
+    static char requests[PIPELINED_COUNT * (sizeof PIPELINED - 1) + 1], reply[1 << 20];
+    size_t used = 0;
+    ssize_t count;
+    unsigned answered = 0;
+    open_site(&site);
+    char *end = requests;
+    for (int i = 0; i < PIPELINED_COUNT; i++)
+        end = stpcpy(end, PIPELINED);
+    cr_assert_eq(
+        corepool_pool_open(site.fixture.runtime, &corepool_stream_class, &site.options.stream, 1, NULL, &pool),
+        COREPOOL_OK);
+    cr_assert_eq(corepool_checkout(pool, NULL, &lease), COREPOOL_OK);
+    cr_assert_eq(corepool_stream_send(&lease, requests, (size_t)(end - requests), PATIENCE_MS), COREPOOL_OK);
+    cr_assert_eq(shutdown(corepool_stream_fd(&lease), SHUT_WR), 0);
+    while ((count = corepool_stream_receive(&lease, reply + used, sizeof reply - 1 - used, PATIENCE_MS)) > 0)
+        used += (size_t)count;
+    cr_assert_eq(count, 0, "%s", corepool_error_detail());
+    reply[used] = '\0';
+    for (const char *at = reply; (at = strstr(at, "HTTP/1.1 204 ")); at++)
+        answered++;
+    cr_assert_eq(answered, PIPELINED_COUNT);
+    cr_assert_eq(corepool_checkin_remove(&lease), COREPOOL_OK);
     close_site(&site);
 }
 

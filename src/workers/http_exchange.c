@@ -20,7 +20,7 @@
 /* Reads of one receive, so that a fast peer does not keep a shard from its other work. */
 #define READS_AT_ONCE 8
 
-/* So that a request is one piece. Every connection of the call's pool has the same Host: a second try has it already. */
+/* So that a request is one piece. All connections of a pool have the same Host: a second try has it already. */
 static bool put_host(struct cp_http_call *call, const struct cp_http_settings *settings)
 {
     struct cp_bytes *head = &call->head;

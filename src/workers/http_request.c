@@ -5,7 +5,6 @@
  * Thread: any. */
 #include "workers/http.h"
 
-#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
@@ -85,12 +84,12 @@ static int check_request(const corepool_http_request_t *request, const char *met
     return code < 0 ? code : check_timeout("receive_timeout_ms", request->receive_timeout_ms);
 }
 
-static bool put_text(struct cp_bytes *bytes, const char *text)
+bool cp_http_put_text(struct cp_bytes *head, const char *text)
 {
-    return cp_bytes_append(bytes, text, strlen(text));
+    return cp_bytes_append(head, text, strlen(text));
 }
 
-static bool put_line(struct cp_bytes *head, const char *name, const char *value)
+bool cp_http_put_line(struct cp_bytes *head, const char *name, const char *value)
 {
     size_t name_length = strlen(name), value_length = strlen(value);
     if (!cp_bytes_reserve(head, name_length + value_length + 4))
@@ -108,11 +107,13 @@ static bool says_length(const char *method, size_t length)
     return length > 0 || !strcmp(method, "POST") || !strcmp(method, "PUT") || !strcmp(method, "PATCH");
 }
 
-static bool put_length(struct cp_bytes *head, size_t length)
+bool cp_http_put_length(struct cp_bytes *head, size_t length)
 {
-    char digits[24];
-    snprintf(digits, sizeof digits, "%zu", length);
-    return put_line(head, "Content-Length", digits);
+    char digits[24] = "", *digit = digits + sizeof digits - 1;
+    do
+        *--digit = (char)('0' + length % 10);
+    while (length /= 10);
+    return cp_http_put_line(head, "Content-Length", digit);
 }
 
 static int put_headers(struct cp_bytes *head, const corepool_http_request_t *request, bool *has_room)
@@ -121,7 +122,7 @@ static int put_headers(struct cp_bytes *head, const corepool_http_request_t *req
         int code = check_header(&request->headers[i]);
         if (code < 0)
             return code;
-        *has_room = put_line(head, request->headers[i].name, request->headers[i].value);
+        *has_room = cp_http_put_line(head, request->headers[i].name, request->headers[i].value);
     }
     return COREPOOL_OK;
 }
@@ -135,16 +136,16 @@ int cp_http_compose(struct cp_http_call *call, const corepool_http_request_t *re
         return code;
 
     head->used = call->copy.used = 0;
-    bool has_room = put_text(head, method) && put_text(head, " ") && put_text(head, request->path) &&
-                    put_text(head, " HTTP/1.1\r\n");
+    bool has_room = cp_http_put_text(head, method) && cp_http_put_text(head, " ") && cp_http_put_text(head, request->path) &&
+                    cp_http_put_text(head, " HTTP/1.1\r\n");
     call->line_length = head->used;
     call->has_host = false;
     code = put_headers(head, request, &has_room);
     if (code < 0)
         return code;
     if (has_room && says_length(method, request->body_length))
-        has_room = put_length(head, request->body_length);
-    has_room = has_room && put_text(head, "\r\n");
+        has_room = cp_http_put_length(head, request->body_length);
+    has_room = has_room && cp_http_put_text(head, "\r\n");
     if (has_room && keep_body)
         has_room = cp_bytes_append(&call->copy, request->body, request->body_length);
     if (!has_room)

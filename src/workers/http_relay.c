@@ -1,0 +1,351 @@
+/* workers/http_relay.c: a client's request, parsed where it lies; the reply to it, framed anew.
+ *
+ *   zero ─► under way ─► complete ─► under way (the next) …
+ *               └──────► failed
+ *
+ * http_parser reads on where it stopped, so its state is kept from call to call; the rest of what an incoming
+ * request knows are pieces of the input. A piece is ended, by a zero in the input, only when the parser is past
+ * the byte behind it. What http_parser lets pass although other readers may see it differently is refused here:
+ * line ends without CR, folded lines, spaces in names, transfer encodings, no Host or several. Thread: the
+ * request's owner. */
+#include <corepool/http_relay.h>
+
+#include <http_parser.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/error.h"
+#include "workers/http.h"
+
+/* Status line, framing and the end of the head: the lines of a reply that are ours. */
+#define OWN_LINES_BYTES 256
+
+_Static_assert(sizeof(http_parser) <= sizeof((corepool_http_incoming_t *)0)->parser,
+               "a place for the parser's state");
+
+/* ---- headers for one hop ---- */
+
+static bool is_connection(const char *name)
+{
+    return (name[0] | 0x20) == 'c' && !strcasecmp(name, "Connection");
+}
+
+/* The standard's, and those that are set anew. */
+static bool is_for_hop(const char *name, size_t length)
+{
+#define HOP(text)                                                                                              \
+    {                                                                                                          \
+        text, sizeof text - 1                                                                                  \
+    }
+    static const struct {
+        const char *name;
+        size_t length;
+    } hop[] = {HOP("Connection"),          HOP("Keep-Alive"),       HOP("Proxy-Authenticate"),
+               HOP("Proxy-Authorization"), HOP("Proxy-Connection"), HOP("TE"),
+               HOP("Transfer-Encoding"),   HOP("Upgrade"),          HOP("Host"),
+               HOP("Content-Length")};
+#undef HOP
+    for (size_t i = 0; i < sizeof hop / sizeof *hop; i++)
+        if (length == hop[i].length && !strcasecmp(name, hop[i].name))
+            return true;
+    return false;
+}
+
+/* The first Connection that names more than the usual words; `count`: there is none. */
+static unsigned first_nominating(const corepool_http_header_t *headers, unsigned count)
+{
+    unsigned i = 0;
+    while (i < count && (!is_connection(headers[i].name) || !strcasecmp(headers[i].value, "keep-alive") ||
+                         !strcasecmp(headers[i].value, "close")))
+        i++;
+    return i;
+}
+
+static bool lists(const char *list, const char *name, size_t length)
+{
+    for (const char *at = list; (at = strcasestr(at, name)); at += length)
+        if ((at == list || strchr(", \t", at[-1])) && strchr(", \t", at[length])) /* its end too */
+            return true;
+    return false;
+}
+
+/* `from`: what first_nominating said. */
+static bool is_forwarded(const corepool_http_header_t *headers, unsigned count, unsigned from, const char *name)
+{
+    size_t length = strlen(name);
+    if (is_for_hop(name, length))
+        return false;
+    for (unsigned i = from; i < count; i++)
+        if (is_connection(headers[i].name) && lists(headers[i].value, name, length))
+            return false;
+    return true;
+}
+
+/* ---- the request ---- */
+
+/* Stops the parser: what a callback returns for it. */
+static int refuse(http_parser *parser, const char *why)
+{
+    corepool_http_incoming_t *incoming = parser->data;
+    incoming->failure = cp_fail(COREPOOL_EPROTO, "request: %s", why);
+    return -1;
+}
+
+static void put_end(corepool_http_incoming_t *incoming, const char *end)
+{
+    incoming->input[end - incoming->input] = '\0';
+}
+
+/* The last header, whose value is known to its end, without the white space behind it. */
+static void end_header(corepool_http_incoming_t *incoming)
+{
+    if (incoming->count == 0)
+        return;
+    const corepool_http_header_t *header = &incoming->headers[incoming->count - 1];
+    const char *end = incoming->piece_end;
+    while (end > header->value && (end[-1] == ' ' || end[-1] == '\t'))
+        end--;
+    if (end > header->value) /* else it is "" and no piece of the input */
+        put_end(incoming, end);
+    incoming->hosts += (header->name[0] | 0x20) == 'h' && !strcasecmp(header->name, "Host");
+}
+
+static int on_url(http_parser *parser, const char *at, size_t length)
+{
+    corepool_http_incoming_t *incoming = parser->data;
+    if (!incoming->request.path)
+        incoming->request.path = at;
+    incoming->path_end = at + length;
+    return 0;
+}
+
+static int begin_header(http_parser *parser, const char *at)
+{
+    corepool_http_incoming_t *incoming = parser->data;
+    if (at[-2] != '\r')
+        return refuse(parser, "a line that ends without CR");
+    end_header(incoming);
+    if (incoming->count == COREPOOL_HTTP_INCOMING_HEADERS_MAX) {
+        incoming->failure =
+            cp_fail(COREPOOL_ELIMIT, "request: more than %d headers", COREPOOL_HTTP_INCOMING_HEADERS_MAX);
+        return -1;
+    }
+    incoming->headers[incoming->count++] = (corepool_http_header_t){.name = at};
+    incoming->in_name = true;
+    return 0;
+}
+
+static int on_field(http_parser *parser, const char *at, size_t length)
+{
+    corepool_http_incoming_t *incoming = parser->data;
+    if (memchr(at, ' ', length))
+        return refuse(parser, "a space in a header's name");
+    if (!incoming->in_name && begin_header(parser, at) != 0)
+        return -1;
+    incoming->piece_end = at + length;
+    return 0;
+}
+
+/* An empty value comes as no bytes at the begin of the next line. */
+static int begin_value(http_parser *parser, const char *at, size_t length)
+{
+    corepool_http_incoming_t *incoming = parser->data;
+    const char *gap = incoming->piece_end + 1; /* behind the colon */
+    gap += strspn(gap, " \t");
+    if (length > 0 ? gap != at : gap + 2 != at)
+        return refuse(parser, "a folded line");
+    put_end(incoming, incoming->piece_end);
+    incoming->headers[incoming->count - 1].value = length > 0 ? at : "";
+    incoming->in_name = false;
+    return 0;
+}
+
+static int on_value(http_parser *parser, const char *at, size_t length)
+{
+    corepool_http_incoming_t *incoming = parser->data;
+    if (!incoming->in_name && at != incoming->piece_end)
+        return refuse(parser, "a folded line");
+    if (incoming->in_name && begin_value(parser, at, length) != 0)
+        return -1;
+    incoming->piece_end = at + length;
+    return 0;
+}
+
+static int on_head(http_parser *parser)
+{
+    corepool_http_incoming_t *incoming = parser->data;
+    const char *path = incoming->request.path;
+    if (parser->http_major != 1)
+        return refuse(parser, "not HTTP/1.x");
+    if (parser->uses_transfer_encoding)
+        return refuse(parser, "a transfer encoding");
+    if (parser->method == HTTP_CONNECT || (*path != '/' && *path != '*'))
+        return refuse(parser, "not one to an origin");
+    if (incoming->in_name)
+        return refuse(parser, "a header without a value");
+    return 0;
+}
+
+static int on_body(http_parser *parser, const char *at, size_t length)
+{
+    corepool_http_incoming_t *incoming = parser->data;
+    if (!incoming->request.body)
+        incoming->request.body = at;
+    incoming->request.body_length += length;
+    return 0;
+}
+
+static int on_complete(http_parser *parser)
+{
+    corepool_http_incoming_t *incoming = parser->data;
+    incoming->complete = true;
+    http_parser_pause(parser, 1); /* what follows is the next request */
+    return 0;
+}
+
+static const http_parser_settings callbacks = {
+    .on_url = on_url,
+    .on_header_field = on_field,
+    .on_header_value = on_value,
+    .on_headers_complete = on_head,
+    .on_body = on_body,
+    .on_message_complete = on_complete,
+};
+
+static void leave_out_hops(corepool_http_incoming_t *incoming)
+{
+    bool forwarded[COREPOOL_HTTP_INCOMING_HEADERS_MAX]; /* decided for all before the first is moved */
+    corepool_http_header_t *headers = incoming->headers;
+    unsigned kept = 0, from = first_nominating(headers, incoming->count);
+    for (unsigned i = 0; i < incoming->count; i++)
+        forwarded[i] = is_forwarded(headers, incoming->count, from, headers[i].name);
+    for (unsigned i = 0; i < incoming->count; i++)
+        if (forwarded[i])
+            headers[kept++] = headers[i];
+    incoming->request.headers = headers;
+    incoming->request.header_count = kept;
+}
+
+/* The parser has seen it all. Checks what needs the whole, and makes strings of the last pieces. */
+static int finish_request(corepool_http_incoming_t *incoming, http_parser *parser)
+{
+    const char *head_end = incoming->request.body ? incoming->request.body : incoming->input + incoming->parsed;
+    if (memcmp(head_end - 4, "\r\n\r\n", 4) != 0)
+        return refuse(parser, "a line that ends without CR");
+    end_header(incoming);
+    if (incoming->hosts > 1 || (incoming->hosts == 0 && parser->http_minor > 0))
+        return refuse(parser, "not one Host");
+    put_end(incoming, incoming->path_end);
+    leave_out_hops(incoming);
+    incoming->request.method = http_method_str((enum http_method)parser->method);
+    incoming->keep_alive = http_should_keep_alive(parser);
+    incoming->under_way = false;
+    return 0;
+}
+
+static void begin_request(corepool_http_incoming_t *incoming, http_parser *parser, char *input)
+{
+    http_parser_init(parser, HTTP_REQUEST);
+    incoming->request = (corepool_http_request_t){0};
+    incoming->under_way = true;
+    incoming->keep_alive = incoming->complete = incoming->in_name = false;
+    incoming->count = incoming->hosts = 0;
+    incoming->parsed = 0;
+    incoming->input = input;
+}
+
+static int fail_parsing(corepool_http_incoming_t *incoming, const http_parser *parser)
+{
+    enum http_errno problem = HTTP_PARSER_ERRNO(parser);
+    incoming->request = (corepool_http_request_t){0};
+    if (!incoming->failure)
+        incoming->failure = cp_fail(problem == HPE_HEADER_OVERFLOW ? COREPOOL_ELIMIT : COREPOOL_EPROTO,
+                                    "request: %s", http_errno_description(problem));
+    return incoming->failure;
+}
+
+ssize_t corepool_http_incoming_parse(corepool_http_incoming_t *incoming, char *input, size_t length)
+{
+    http_parser parser;
+    if (!incoming || !input)
+        return cp_fail(COREPOOL_EINVAL, "%s: NULL", incoming ? "input" : "incoming");
+    if (incoming->failure)
+        return cp_fail(incoming->failure, "request: the client has broken the protocol before");
+    if (length <= (incoming->under_way ? incoming->parsed : 0))
+        return 0;
+    if (incoming->under_way)
+        memcpy(&parser, incoming->parser, sizeof parser);
+    else
+        begin_request(incoming, &parser, input);
+    parser.data = incoming;
+    size_t more = length - incoming->parsed;
+    size_t used = http_parser_execute(&parser, &callbacks, input + incoming->parsed, more);
+    incoming->parsed += used;
+    if (incoming->complete && finish_request(incoming, &parser) == 0)
+        return (ssize_t)incoming->parsed;
+    if (incoming->complete || incoming->failure || used < more)
+        return fail_parsing(incoming, &parser);
+    memcpy(incoming->parser, &parser, sizeof parser);
+    return 0;
+}
+
+/* ---- the reply ---- */
+
+static bool put_status(struct cp_bytes *out, int status)
+{
+    char line[] = "HTTP/1.1 000 ";
+    for (int i = 0; i < 3; i++, status /= 10)
+        line[11 - i] = (char)('0' + status % 10);
+    return cp_http_put_text(out, line);
+}
+
+static bool put_forwarded(struct cp_bytes *out, const corepool_http_response_t *response)
+{
+    const corepool_http_header_t *headers = response->headers;
+    unsigned count = response->header_count, from = first_nominating(headers, count);
+    for (unsigned i = 0; i < count; i++)
+        if (is_forwarded(headers, count, from, headers[i].name) &&
+            !cp_http_put_line(out, headers[i].name, headers[i].value))
+            return false;
+    return true;
+}
+
+/* The only one of the reply. Without a body it is what the body's would be, where the origin said so. */
+static bool put_framing(struct cp_bytes *out, const corepool_http_response_t *response, bool bodiless)
+{
+    if (!bodiless)
+        return cp_http_put_length(out, response->body_length);
+    const char *promised =
+        response->status == 204 ? NULL : corepool_http_response_header(response, "Content-Length");
+    return !promised || cp_http_put_line(out, "Content-Length", promised);
+}
+
+static bool put_reply(struct cp_bytes *out, const corepool_http_incoming_t *incoming,
+                      const corepool_http_response_t *response)
+{
+    bool to_head = incoming->request.method && !strcmp(incoming->request.method, "HEAD");
+    bool bodiless = to_head || response->status == 204 || response->status == 304;
+    size_t body_length = bodiless ? 0 : response->body_length;
+    return cp_bytes_reserve(out, OWN_LINES_BYTES + body_length) && put_status(out, response->status) &&
+           cp_http_put_text(out, http_status_str((enum http_status)response->status)) &&
+           cp_http_put_text(out, "\r\n") && put_forwarded(out, response) &&
+           put_framing(out, response, bodiless) &&
+           (incoming->keep_alive || cp_http_put_line(out, "Connection", "close")) &&
+           cp_http_put_text(out, "\r\n") && cp_bytes_append(out, response->body, body_length);
+}
+
+ssize_t corepool_http_incoming_reply(const corepool_http_incoming_t *incoming,
+                                     const corepool_http_response_t *response, char **output, size_t *room)
+{
+    if (!incoming || !response || !output || !room)
+        return cp_fail(COREPOOL_EINVAL, "%s: NULL",
+                       !incoming   ? "incoming"
+                       : !response ? "response"
+                       : !output   ? "output"
+                                   : "room");
+    struct cp_bytes out = {.at = *output, .room = *output ? *room : 0};
+    bool complete = put_reply(&out, incoming, response);
+    *output = out.at;
+    *room = out.room;
+    return complete ? (ssize_t)out.used : cp_fail(COREPOOL_ENOMEM, "reply: out of memory");
+}
