@@ -1,0 +1,725 @@
+/* tests/nimble_test.c: what NimblePool's words mean, and the faults of the original that corepool does not have. Each test
+ * bears the number of the fact that it shows, and runs with callbacks on callers' threads and again on the shard. */
+#include <criterion/criterion.h>
+#include <poll.h>
+
+#include "support/script.h"
+
+/* --- what more than one test does --- */
+
+static corepool_stats_t awaited_idle(corepool_pool_t pool, unsigned idle)
+{
+    laws_await_idle(pool, idle);
+    return laws_stats(pool);
+}
+
+static unsigned ended_because(corepool_reason_t reason)
+{
+    return atomic_load(&script.count.reasons[reason]);
+}
+
+/* Waits on a thread of its own until it gets a worker, which it checks in. */
+static void start_waiting(struct caller *caller, corepool_pool_t pool, struct order *order, uint64_t waiting)
+{
+    *caller = (struct caller){.pool = pool, .command = order};
+    caller_start(caller);
+    laws_await_waiting(pool, waiting);
+}
+
+static void time_out(corepool_pool_t pool, struct order *order)
+{
+    corepool_lease_t lease;
+    const corepool_checkout_options_t options = {.timeout_ms = LAWS_SHORT_MS, .command = order};
+    cr_expect_eq(corepool_checkout(pool, &options, &lease), COREPOOL_ETIMEDOUT);
+}
+
+/* A thread that takes a worker and ends with it. */
+static void take_and_die(void *pool)
+{
+    corepool_lease_t lease;
+    (void)laws_checkout(*(corepool_pool_t *)pool, LAWS_PATIENCE_MS, &lease);
+}
+
+/* --- options --- */
+
+Test(nimble, n01_options_have_nimble_pools_defaults_and_are_refused_by_name)
+{
+    corepool_pool_t pool;
+    corepool_runtime_t *runtime = laws_start(NULL);
+    cr_expect_eq(COREPOOL_SIZE_DEFAULT, 10);
+    cr_expect_eq(corepool_pool_open(runtime, NULL, NULL, 1, NULL, &pool), COREPOOL_EINVAL);
+    laws_expect_detail("cls");
+    cr_expect_eq(corepool_pool_open(runtime, &laws_class, NULL, 0, NULL, &pool), COREPOOL_EINVAL);
+    laws_expect_detail("size");
+    laws_end();
+}
+
+PROMISE(n02_an_eager_pool_opens_all_at_once)
+{
+    corepool_pool_t pool = script_open(&script_class, 3, NULL);
+    awaited_idle(pool, 3);
+    cr_expect_eq(atomic_load(&script.count.opened), 3);
+}
+
+PROMISE(n02_a_lazy_pool_opens_one_for_each_request_that_finds_none_idle_and_never_more_than_its_size)
+{
+    corepool_lease_t first, second, third;
+    struct caller waiter;
+    corepool_pool_t pool = script_open(&script_class, 2, &(corepool_pool_options_t){.flags = COREPOOL_POOL_LAZY});
+    cr_expect_eq(awaited_idle(pool, 0).opens, 0);
+    first = laws_take(pool);
+    cr_expect_eq(corepool_checkin(&first), COREPOOL_OK);
+    cr_expect_eq(awaited_idle(pool, 1).opens, 1);
+    first = laws_take(pool);
+    second = laws_take(pool);
+    cr_expect_eq(atomic_load(&script.count.opened), 2);
+    start_waiting(&waiter, pool, NULL, 1);
+    cr_expect_eq(atomic_load(&script.count.opened), 2, "above its size");
+    cr_expect_eq(corepool_checkin_remove(&first), COREPOOL_OK); /* gives its place back */
+    caller_expect(&waiter, COREPOOL_OK);
+    third = laws_take(pool);
+    cr_expect_eq(atomic_load(&script.count.opened), 3);
+    cr_expect_eq(corepool_checkin(&second), COREPOOL_OK);
+    cr_expect_eq(corepool_checkin(&third), COREPOOL_OK);
+}
+
+/* --- callbacks of the pool --- */
+
+static int init_code;
+static void *seen_state;
+
+static int init_pool_with_code(void *arg, corepool_shard_t *shard, void **pool_state)
+{
+    (void)shard;
+    cr_expect_eq(*pool_state, arg);
+    return init_code;
+}
+
+static int note_state(corepool_worker_t *worker, void *pool_state, void **resource)
+{
+    (void)worker, (void)resource;
+    seen_state = pool_state;
+    return COREPOOL_OK;
+}
+
+static int open_stateless(const corepool_class_t *cls, int code, corepool_pool_t *pool)
+{
+    static int argument;
+    init_code = code;
+    return corepool_pool_open(laws_runtime(), cls, &argument, 1, NULL, pool);
+}
+
+Test(nimble, n03_init_pool_says_state_or_ignore_or_why_not)
+{
+    corepool_pool_t pool;
+    const corepool_class_t cls = {.name = "stateless", .pool_init = init_pool_with_code, .init = note_state};
+    laws_start(NULL);
+    cr_expect_eq(open_stateless(&cls, COREPOOL_IGNORE, &pool), COREPOOL_IGNORE);
+    cr_expect_null(pool.impl);
+    cr_expect_eq(open_stateless(&cls, COREPOOL_EPROTO, &pool), COREPOOL_EPROTO);
+    cr_expect_null(pool.impl);
+    cr_expect_eq(open_stateless(&cls, 77, &pool), COREPOOL_EINVAL);
+    laws_expect_detail("77");
+    cr_expect_eq(open_stateless(&cls, COREPOOL_OK, &pool), COREPOOL_OK);
+    laws_await_idle(pool, 1);
+    cr_expect_not_null(seen_state, "the default state is the argument");
+    laws_end();
+}
+
+/* --- callbacks of workers --- */
+
+PROMISE(n04_an_init_that_fails_or_takes_long_keeps_nobody_from_the_other_workers)
+{
+    corepool_pool_t pool = script_open(&script_class, 2, NULL);
+    laws_await_idle(pool, 2);
+    atomic_store(&script.count.fail_inits, 3);
+    corepool_lease_t lease = laws_take(pool);
+    cr_expect_eq(corepool_checkin_remove(&lease), COREPOOL_OK);
+    lease = laws_take(pool);
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+    laws_await_count(&script.count.opened, 3); /* it is tried until it succeeds */
+    cr_expect_eq(awaited_idle(pool, 2).open_failures, 3);
+    atomic_store(&script.count.pend_inits, true);
+    lease = laws_take(pool);
+    cr_expect_eq(corepool_checkin_remove(&lease), COREPOOL_OK);
+    lease = laws_take(pool);
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+}
+
+PROMISE(n05_enqueue_runs_for_every_request_also_when_a_worker_is_idle_and_may_wrap_the_command)
+{
+    struct order order = {.client = &order};
+    corepool_lease_t lease;
+    corepool_pool_t pool = script_open(&script_class, 1, NULL);
+    laws_await_idle(pool, 1);
+    for (unsigned i = 1; i <= 3; i++) {
+        cr_assert_eq(script_checkout(pool, &order, &lease), COREPOOL_OK);
+        cr_expect_eq(atomic_load(&script.enqueues), i);
+        cr_expect_eq(lease.resource, &order, "checkout did not get what enqueue made");
+        cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+        laws_await_idle(pool, 1);
+    }
+    cr_expect_eq(atomic_load(&script.unwrapped), 0);
+}
+
+PROMISE(n05_enqueue_may_skip_a_request_which_costs_no_worker_and_no_wait)
+{
+    struct order order = {.enqueue = COREPOOL_SKIP};
+    corepool_lease_t lease;
+    corepool_pool_t pool = script_open(&script_class, 1, NULL);
+    corepool_lease_t held = laws_take(pool);
+    cr_expect_eq(script_checkout(pool, &order, &lease), COREPOOL_ESKIPPED);
+    cr_expect_null(lease.worker);
+    order.enqueue = 77;
+    cr_expect_eq(script_checkout(pool, &order, &lease), COREPOOL_ESKIPPED);
+    cr_expect_eq(atomic_load(&script.checkouts), 1);
+    cr_expect_eq(laws_stats(pool).skips, 2);
+    cr_expect_eq(corepool_checkin(&held), COREPOOL_OK);
+    cr_expect_eq(awaited_idle(pool, 1).terminated, 0);
+}
+
+PROMISE(n06_checkout_says_what_the_client_gets)
+{
+    struct order order = {.client = &order};
+    corepool_lease_t lease;
+    corepool_pool_t pool = script_open(&script_class, 1, NULL);
+    cr_assert_eq(script_checkout(pool, &order, &lease), COREPOOL_OK);
+    cr_expect_eq(lease.resource, &order);
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+}
+
+PROMISE(n06_checkout_may_remove_workers_and_the_same_request_tries_the_next)
+{
+    struct order order = {.refusals = 2}, because = {.refusals = 1, .refusal = COREPOOL_REMOVE_BECAUSE(90)};
+    struct order nonsense = {.refusals = 1, .refusal = 77};
+    corepool_lease_t lease;
+    corepool_pool_t pool = script_open(&script_class, 3, NULL);
+    laws_await_idle(pool, 3);
+    cr_assert_eq(script_checkout(pool, &order, &lease), COREPOOL_OK);
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+    laws_await_count(&script.count.reasons[COREPOOL_REASON_CHECKOUT], 2);
+    cr_assert_eq(script_checkout(pool, &because, &lease), COREPOOL_OK);
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+    laws_await_count(&script.count.reasons[90], 1);
+    cr_assert_eq(script_checkout(pool, &nonsense, &lease), COREPOOL_OK);
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+    laws_await_count(&script.count.reasons[COREPOOL_REASON_CHECKOUT], 3);
+    laws_await_count(&script.warnings, 1);
+    laws_await_idle(pool, 3);
+    cr_expect_eq(atomic_load(&script.enqueues), 3, "a request is enqueued once");
+}
+
+PROMISE(n06_checkout_may_skip_and_the_worker_stays_ready)
+{
+    struct order order = {.checkout = COREPOOL_SKIP};
+    corepool_lease_t lease;
+    corepool_pool_t pool = script_open(&script_class, 1, NULL);
+    cr_expect_eq(script_checkout(pool, &order, &lease), COREPOOL_ESKIPPED);
+    cr_expect_null(lease.worker);
+    corepool_stats_t stats = awaited_idle(pool, 1);
+    cr_expect_eq(stats.skips, 1);
+    cr_expect_eq(stats.opens, 1);
+}
+
+PROMISE(n07_checkin_sees_what_the_client_left_and_may_remove_the_worker_of_a_client_that_is_content)
+{
+    struct order order = {.client = &order};
+    corepool_lease_t lease;
+    corepool_pool_t pool = script_open(&script_class, 1, NULL);
+    cr_assert_eq(script_checkout(pool, &order, &lease), COREPOOL_OK);
+    lease.resource = &lease;
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+    laws_await_count(&script.checkins, 1);
+    cr_expect_eq(atomic_load(&script.client), &lease);
+    cr_expect_eq(awaited_idle(pool, 1).opens, 1);
+    const int outcomes[] = {COREPOOL_REMOVE, COREPOOL_REMOVE_BECAUSE(COREPOOL_REASON_MAX), 77};
+    for (unsigned i = 0; i < 3; i++) {
+        atomic_store(&script.checkin_outcome, outcomes[i]);
+        lease = laws_take(pool);
+        cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+        laws_await_count(&script.count.terminated, i + 1);
+        laws_await_idle(pool, 1);
+    }
+    cr_expect_eq(ended_because(COREPOOL_REASON_CHECKIN), 2);
+    cr_expect_eq(ended_because(COREPOOL_REASON_MAX), 1);
+    cr_expect_eq(atomic_load(&script.warnings), 1);
+}
+
+struct update {
+    corepool_lease_t *lease;
+    void *message;
+    int status;
+    unsigned updates; /* when the call had returned */
+};
+
+static void update_here(void *arg)
+{
+    struct update *update = arg;
+    update->status = corepool_update(update->lease, update->message);
+    update->updates = atomic_load(&script.updates);
+}
+
+PROMISE(n08_update_has_run_on_the_shard_when_the_call_returns_and_terminate_sees_what_it_made)
+{
+    corepool_pool_t pool = script_open(&script_class, 1, NULL);
+    corepool_lease_t lease = laws_take(pool), stale = lease;
+    cr_expect_eq(corepool_update(&lease, &lease), COREPOOL_OK);
+    cr_expect_eq(atomic_load(&script.updates), 1);
+    cr_expect_eq(atomic_load(&script.message), &lease);
+    struct update update = {.lease = &lease, .message = &script.instead};
+    laws_on_shard(0, update_here, &update);
+    cr_expect_eq(update.status, COREPOOL_OK);
+    cr_expect_eq(update.updates, 2, "on the worker's own shard it runs at once");
+    cr_expect_eq(corepool_checkin_fail(&lease), COREPOOL_OK);
+    laws_await_count(&script.count.terminated, 1);
+    cr_expect_eq(atomic_load(&script.replaced), 1, "terminate saw an older worker");
+    cr_expect_eq(corepool_update(&lease, NULL), COREPOOL_ESTALE);
+    cr_expect_eq(corepool_update(&stale, NULL), COREPOOL_ESTALE);
+    cr_expect_eq(corepool_update(NULL, NULL), COREPOOL_EINVAL);
+}
+
+PROMISE(n08_update_may_remove_the_worker_once_its_lease_ends)
+{
+    corepool_pool_t pool = script_open(&script_class, 1, NULL);
+    corepool_lease_t lease = laws_take(pool);
+    atomic_store(&script.update_outcome, COREPOOL_REMOVE);
+    cr_expect_eq(corepool_update(&lease, NULL), COREPOOL_OK);
+    cr_expect_eq(atomic_load(&script.count.terminated), 0);
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+    laws_await_count(&script.count.reasons[COREPOOL_REASON_UPDATE], 1);
+}
+
+PROMISE(n08_a_class_without_update_says_so)
+{
+    corepool_lease_t lease = laws_take(script_open(&script_bare_class, 1, NULL));
+    cr_expect_eq(corepool_update(&lease, NULL), COREPOOL_ENOTSUP);
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+}
+
+Test(nimble, n08_update_on_another_shard_would_deadlock_and_is_refused)
+{
+    struct laws_count count = {0};
+    laws_start(&(corepool_runtime_options_t){.synthetic = "pu:2"});
+    corepool_pool_t pool = laws_open(&laws_class, &count, 2, 0);
+    laws_await_idle(pool, 2);
+    corepool_lease_t lease = laws_take(corepool_pool_at(pool, 0));
+    struct update update = {.lease = &lease};
+    laws_on_shard(1, update_here, &update);
+    cr_expect_eq(update.status, COREPOOL_EDEADLK);
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+    laws_end();
+}
+
+/* --- ends of requests and leases --- */
+
+PROMISE(n11_a_request_that_times_out_is_cancelled_with_what_enqueue_made_of_it)
+{
+    struct order order = {0};
+    corepool_pool_t pool = script_open(&script_class, 1, NULL);
+    corepool_lease_t lease = laws_take(pool);
+    time_out(pool, &order);
+    laws_await_count(&script.queued, 1);
+    cr_expect_eq(atomic_load(&script.leased), 0);
+    cr_expect_eq(atomic_load(&script.unwrapped), 0);
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+}
+
+PROMISE(n11_a_request_that_waits_when_the_pool_closes_is_cancelled_too)
+{
+    struct order order = {0};
+    struct caller waiter;
+    corepool_pool_t pool = script_open(&script_class, 1, NULL);
+    corepool_lease_t lease = laws_take(pool);
+    start_waiting(&waiter, pool, &order, 1);
+    cr_expect_eq(corepool_pool_close(pool, 0), COREPOOL_EBUSY);
+    caller_expect(&waiter, COREPOOL_ECLOSED);
+    laws_await_count(&script.queued, 1);
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+}
+
+static void ask_and_cancel(void *arg)
+{
+    struct outcome outcome = {0};
+    corepool_request_t request;
+    cr_expect_eq(corepool_checkout_async(*(corepool_pool_t *)arg, NULL, outcome_note, &outcome, &request), COREPOOL_OK);
+    cr_expect_eq(corepool_request_cancel(request), COREPOOL_OK);
+    cr_expect_eq(outcome.status, COREPOOL_ECANCELED);
+}
+
+PROMISE(n11_a_request_that_is_cancelled_by_its_client_is_cancelled)
+{
+    corepool_pool_t pool = script_open(&script_class, 1, NULL);
+    corepool_lease_t lease = laws_take(pool);
+    laws_on_shard(0, ask_and_cancel, &pool);
+    laws_await_count(&script.queued, 1);
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+}
+
+/* Ends with its request waiting on its own loop. */
+static void ask_and_die(void *arg)
+{
+    static struct outcome outcome;
+    uv_loop_t loop;
+    corepool_attachment_t *attachment;
+    cr_expect_eq(uv_loop_init(&loop), 0);
+    cr_expect_eq(corepool_loop_attach(laws_runtime(), &loop, &attachment), COREPOOL_OK);
+    cr_expect_eq(corepool_checkout_async(*(corepool_pool_t *)arg, NULL, outcome_note, &outcome, NULL), COREPOOL_OK);
+    corepool_loop_detach(attachment);
+    cr_expect_eq(outcome.status, COREPOOL_ECANCELED);
+    uv_run(&loop, UV_RUN_DEFAULT);
+    cr_expect_eq(uv_loop_close(&loop), 0);
+}
+
+PROMISE(n11_a_request_whose_client_goes_is_cancelled)
+{
+    corepool_pool_t pool = script_open(&script_class, 1, NULL);
+    corepool_lease_t lease = laws_take(pool);
+    laws_in_thread(-1, ask_and_die, &pool);
+    laws_await_count(&script.queued, 1);
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+}
+
+PROMISE(n11_a_client_that_fails_or_ends_with_its_lease_is_told_of_before_its_worker_ends)
+{
+    corepool_pool_t pool = script_open(&script_class, 1, NULL);
+    corepool_lease_t lease = laws_take(pool);
+    cr_expect_eq(corepool_checkin_fail(&lease), COREPOOL_OK);
+    laws_await_count(&script.count.reasons[COREPOOL_REASON_FAILED], 1);
+    laws_in_thread(-1, take_and_die, &pool);
+    laws_await_count(&script.count.reasons[COREPOOL_REASON_DOWN], 1);
+    cr_expect_eq(atomic_load(&script.leased), 2);
+    cr_expect_eq(atomic_load(&script.late_leased), 0);
+    cr_expect_eq(atomic_load(&script.wraps[0].leased) + atomic_load(&script.wraps[1].leased), 2);
+    lease = laws_take(pool);
+    cr_expect_eq(corepool_checkin_remove(&lease), COREPOOL_OK); /* done, not failed */
+    laws_await_count(&script.count.terminated, 3);
+    cr_expect_eq(atomic_load(&script.leased), 2);
+    cr_expect_eq(atomic_load(&script.queued), 0);
+}
+
+PROMISE(n11_without_enqueue_the_command_is_the_clients_own_and_cancelled_does_not_see_it)
+{
+    struct order order = {0};
+    corepool_pool_t pool = script_open(&script_unwrapped_class, 1, NULL);
+    corepool_lease_t lease = laws_take(pool);
+    unsigned before = atomic_load(&script.unwrapped); /* checkout sees the client's own */
+    time_out(pool, &order);
+    laws_await_count(&script.queued, 1);
+    cr_expect_eq(corepool_checkin_fail(&lease), COREPOOL_OK);
+    laws_await_count(&script.leased, 1);
+    cr_expect_eq(atomic_load(&script.unwrapped), before);
+}
+
+PROMISE(n12_terminate_is_told_why)
+{
+    corepool_pool_t pool = script_open(&script_class, 1, NULL);
+    corepool_lease_t lease = laws_take(pool);
+    cr_expect_eq(corepool_checkin_fail(&lease), COREPOOL_OK);
+    lease = laws_take(pool);
+    cr_expect_eq(corepool_checkin_remove(&lease), COREPOOL_OK);
+    lease = laws_take(pool);
+    cr_expect_eq(corepool_checkin_because(&lease, 63), COREPOOL_EINVAL);
+    laws_expect_detail("reason");
+    cr_expect_eq(corepool_checkin_because(&lease, 64), COREPOOL_OK);
+    cr_expect_eq(corepool_checkin_because(&lease, 64), COREPOOL_ESTALE);
+    laws_in_thread(-1, take_and_die, &pool);
+    laws_await_count(&script.count.terminated, 4);
+    const corepool_reason_t reasons[] = {COREPOOL_REASON_FAILED, COREPOOL_REASON_REMOVED, COREPOOL_REASON_USER,
+                                         COREPOOL_REASON_DOWN};
+    for (unsigned i = 0; i < 4; i++)
+        cr_expect_eq(ended_because(reasons[i]), 1, "%s", corepool_reason_text(reasons[i]));
+    cr_expect_eq(corepool_pool_close(pool, LAWS_PATIENCE_MS), COREPOOL_OK);
+    cr_expect_eq(ended_because(COREPOOL_REASON_STOP), 1);
+}
+
+PROMISE(n12_a_terminate_that_fails_is_told_and_ignored)
+{
+    corepool_pool_t pool = script_open(&script_class, 1, NULL);
+    atomic_store(&script.terminate_outcome, COREPOOL_EPEER);
+    corepool_lease_t lease = laws_take(pool);
+    cr_expect_eq(corepool_checkin_fail(&lease), COREPOOL_OK);
+    laws_await_count(&script.warnings, 1);
+    cr_expect_eq(atomic_load(&script.warning_code), COREPOOL_EPEER);
+    cr_expect_eq(awaited_idle(pool, 1).opens, 2);
+}
+
+PROMISE(n13_terminate_pool_comes_last)
+{
+    corepool_pool_t pool = script_open(&script_class, 3, NULL);
+    corepool_lease_t lease = laws_take(pool);
+    cr_expect_eq(corepool_pool_close(pool, 0), COREPOOL_EBUSY);
+    laws_await_count(&script.count.terminated, 2);
+    cr_expect_eq(atomic_load(&script.count.pool_terminates), 0, "a worker is out");
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+    cr_expect_eq(corepool_pool_close(pool, LAWS_PATIENCE_MS), COREPOOL_OK);
+    cr_expect_eq(atomic_load(&script.count.pool_terminates), 1);
+    cr_expect_eq(atomic_load(&script.count.early_pool_terminates), 0);
+}
+
+/* --- requests --- */
+
+PROMISE(n14_a_timeout_covers_waiting_only_and_may_be_infinite)
+{
+    corepool_lease_t lease;
+    struct caller waiter; /* waits without a deadline */
+    corepool_pool_t pool = script_open(&script_class, 1, NULL);
+    cr_expect_eq(COREPOOL_TIMEOUT_DEFAULT_MS, 5000);
+    laws_await_idle(pool, 1);
+    cr_assert_eq(laws_checkout(pool, LAWS_SHORT_MS, &lease), COREPOOL_OK);
+    start_waiting(&waiter, pool, NULL, 1);
+    poll(NULL, 0, 2 * LAWS_SHORT_MS);
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK, "the lease has outlived its checkout's timeout");
+    caller_expect(&waiter, COREPOOL_OK);
+}
+
+PROMISE(n14_who_waits_is_served_first_come_first_served)
+{
+    _Atomic unsigned served = 0;
+    struct caller waiters[5];
+    corepool_pool_t pool = script_open(&script_class, 1, NULL);
+    corepool_lease_t lease = laws_take(pool);
+    for (unsigned i = 0; i < 5; i++) {
+        waiters[i] = (struct caller){.pool = pool, .served = &served};
+        caller_start(&waiters[i]);
+        laws_await_waiting(pool, i + 1);
+    }
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+    for (unsigned i = 0; i < 5; i++) {
+        caller_expect(&waiters[i], COREPOOL_OK);
+        cr_expect_eq(waiters[i].place, i);
+    }
+}
+
+static void expect_order_of_use(unsigned flags, bool same)
+{
+    corepool_pool_t pool = script_open(&script_class, 2, &(corepool_pool_options_t){.flags = flags});
+    laws_await_idle(pool, 2);
+    corepool_lease_t lease = laws_take(pool);
+    const corepool_worker_t *first = lease.worker;
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+    laws_await_idle(pool, 2);
+    lease = laws_take(pool);
+    cr_expect_eq(lease.worker == first, same);
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+}
+
+PROMISE(n15_the_last_worker_used_is_the_next_by_default)
+{
+    expect_order_of_use(0, true);
+}
+
+PROMISE(n15_or_the_one_that_was_idle_longest)
+{
+    expect_order_of_use(COREPOOL_POOL_FIFO, false);
+}
+
+PROMISE(n16_a_waiter_that_times_out_costs_no_worker)
+{
+    corepool_pool_t pool = script_open(&script_class, 1, NULL);
+    corepool_lease_t lease = laws_take(pool);
+    time_out(pool, NULL);
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+    cr_expect_eq(awaited_idle(pool, 1).opens, 1);
+    cr_expect_eq(atomic_load(&script.count.terminated), 0);
+}
+
+PROMISE(n16_a_client_that_fails_or_dies_costs_its_own_worker_and_one_init)
+{
+    corepool_pool_t pool = script_open(&script_class, 3, NULL);
+    laws_await_idle(pool, 3);
+    corepool_lease_t lease = laws_take(pool);
+    cr_expect_eq(corepool_checkin_fail(&lease), COREPOOL_OK);
+    laws_await_count(&script.count.opened, 4);
+    laws_await_idle(pool, 3);
+    laws_in_thread(-1, take_and_die, &pool);
+    laws_await_count(&script.count.opened, 5);
+    cr_expect_eq(awaited_idle(pool, 3).terminated, 2);
+}
+
+PROMISE(n17_who_waits_when_the_pool_stops_is_told)
+{
+    struct caller waiters[3];
+    corepool_pool_t pool = script_open(&script_class, 1, NULL);
+    corepool_lease_t lease = laws_take(pool);
+    for (unsigned i = 0; i < 3; i++)
+        start_waiting(&waiters[i], pool, NULL, i + 1);
+    cr_expect_eq(corepool_pool_close(pool, 0), COREPOOL_EBUSY);
+    for (unsigned i = 0; i < 3; i++)
+        caller_expect(&waiters[i], COREPOOL_ECLOSED);
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+}
+
+/* --- faults of the original --- */
+
+PROMISE(n18_a_request_that_had_to_wait_keeps_what_enqueue_made_of_its_command)
+{
+    struct order order = {0};
+    struct caller waiter;
+    corepool_pool_t pool = script_open(&script_class, 1, NULL);
+    corepool_lease_t lease = laws_take(pool);
+    start_waiting(&waiter, pool, &order, 1);
+    cr_expect_eq(atomic_load(&script.enqueues), 2);
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+    caller_expect(&waiter, COREPOOL_OK);
+    cr_expect_eq(atomic_load(&script.checkouts), 2);
+    cr_expect_eq(atomic_load(&script.unwrapped), 0);
+}
+
+PROMISE(n19_a_skip_at_the_head_of_the_queue_stalls_nobody_behind_it)
+{
+    struct order skip = {.checkout = COREPOOL_SKIP}, good = {0};
+    struct caller skipped[2], served;
+    corepool_pool_t pool = script_open(&script_class, 1, NULL);
+    corepool_lease_t lease = laws_take(pool);
+    start_waiting(&skipped[0], pool, &skip, 1);
+    start_waiting(&skipped[1], pool, &skip, 2);
+    start_waiting(&served, pool, &good, 3);
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+    caller_expect(&skipped[0], COREPOOL_ESKIPPED);
+    caller_expect(&skipped[1], COREPOOL_ESKIPPED);
+    caller_expect(&served, COREPOOL_OK);
+    cr_expect_eq(awaited_idle(pool, 1).opens, 1);
+}
+
+PROMISE(n20_a_lazy_pools_waiter_gets_a_worker_when_the_holder_dies)
+{
+    struct caller waiter;
+    corepool_pool_t pool = script_open(&script_class, 1, &(corepool_pool_options_t){.flags = COREPOOL_POOL_LAZY});
+    corepool_lease_t lease = laws_take(pool);
+    start_waiting(&waiter, pool, NULL, 1);
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+    caller_expect(&waiter, COREPOOL_OK);
+    laws_in_thread(-1, take_and_die, &pool);
+    lease = laws_take(pool); /* waits for the capacity that comes back */
+    laws_await_count(&script.count.reasons[COREPOOL_REASON_DOWN], 1);
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+}
+
+PROMISE(n21_a_stop_terminates_what_is_checked_out_when_it_comes_back)
+{
+    corepool_pool_t pool = script_open(&script_class, 2, NULL);
+    corepool_lease_t lease = laws_take(pool);
+    cr_expect_eq(corepool_pool_close(pool, 0), COREPOOL_EBUSY);
+    laws_await_count(&script.count.terminated, 1);
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+    cr_expect_eq(corepool_pool_close(pool, LAWS_PATIENCE_MS), COREPOOL_OK);
+    cr_expect_eq(ended_because(COREPOOL_REASON_STOP), 2);
+}
+
+struct impatient {
+    corepool_pool_t pool;
+    _Atomic bool stop;
+};
+
+static void *hold_and_let_go(void *arg)
+{
+    struct impatient *impatient = arg;
+    corepool_lease_t lease;
+    while (!atomic_load(&impatient->stop)) {
+        (void)laws_checkout(impatient->pool, LAWS_PATIENCE_MS, &lease);
+        poll(NULL, 0, 1);
+        (void)corepool_checkin(&lease);
+    }
+    return NULL;
+}
+
+PROMISE(n23_a_timeout_that_races_its_grant_costs_no_worker)
+{
+    pthread_t holder;
+    corepool_lease_t lease;
+    unsigned late = 0;
+    struct impatient impatient = {.pool = script_open(&script_class, 1, NULL)};
+    cr_assert_eq(pthread_create(&holder, NULL, hold_and_let_go, &impatient), 0);
+    for (unsigned i = 0; i < 100; i++) {
+        int status = laws_checkout(impatient.pool, 1, &lease);
+        late += status == COREPOOL_ETIMEDOUT;
+        cr_expect_eq(status == COREPOOL_OK ? corepool_checkin(&lease) : COREPOOL_OK, COREPOOL_OK);
+    }
+    atomic_store(&impatient.stop, true);
+    cr_assert_eq(pthread_join(holder, NULL), 0);
+    cr_expect_eq(awaited_idle(impatient.pool, 1).opens, 1);
+    laws_await_count(&script.queued, late);
+}
+
+struct many {
+    corepool_pool_t pool;
+    struct outcome outcomes[50];
+};
+
+static void ask_many(void *arg)
+{
+    struct many *many = arg;
+    const corepool_checkout_options_t options = {.timeout_ms = LAWS_SHORT_MS};
+    for (unsigned i = 0; i < 50; i++)
+        cr_expect_eq(corepool_checkout_async(many->pool, &options, outcome_note, &many->outcomes[i], NULL), COREPOOL_OK);
+}
+
+PROMISE(n24_requests_that_have_timed_out_do_not_stay_in_the_queue)
+{
+    struct many many = {.pool = script_open(&script_class, 1, NULL)};
+    corepool_lease_t lease = laws_take(many.pool);
+    laws_on_shard(0, ask_many, &many);
+    for (unsigned i = 0; i < 50; i++) {
+        laws_await_count(&many.outcomes[i].called, 1);
+        cr_expect_eq(many.outcomes[i].status, COREPOOL_ETIMEDOUT);
+    }
+    laws_await_waiting(many.pool, 0); /* though nobody has come to the end of the queue */
+    laws_await_count(&script.queued, 50);
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+}
+
+static bool has_pending(void *arg)
+{
+    (void)arg;
+    return atomic_load(&script.count.pending);
+}
+
+static void fail_pending(void *arg)
+{
+    (void)arg;
+    corepool_worker_failed(atomic_load(&script.count.pending), COREPOOL_EOPEN);
+}
+
+PROMISE(n25_an_async_init_that_fails_and_then_succeeds_at_once_serves_who_waits)
+{
+    struct caller waiter;
+    atomic_store(&script.count.pend_inits, true);
+    corepool_pool_t pool = script_open(&script_class, 1, &(corepool_pool_options_t){.flags = COREPOOL_POOL_LAZY});
+    start_waiting(&waiter, pool, NULL, 1);
+    cr_assert(laws_eventually(has_pending, NULL));
+    atomic_store(&script.count.pend_inits, false);
+    laws_on_shard(0, fail_pending, NULL);
+    caller_expect(&waiter, COREPOOL_OK);
+    corepool_stats_t stats = awaited_idle(pool, 1);
+    cr_expect_eq(stats.open_failures, 1);
+    cr_expect_eq(stats.opens, 2);
+}
+
+PROMISE(n25_failing_inits_back_off)
+{
+    atomic_store(&script.count.fail_inits, -1);
+    corepool_pool_t pool = script_open(&script_class, 1, &(corepool_pool_options_t){.backoff_min_ms = 60000, .backoff_max_ms = 60000});
+    time_out(pool, NULL);
+    cr_expect_eq(laws_stats(pool).opens, 1, "half a minute has not passed");
+}
+
+static void take_and_check_in(corepool_pool_t pool)
+{
+    corepool_lease_t lease = laws_take(pool);
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+}
+
+PROMISE(n26_a_slow_terminate_or_init_blocks_no_checkout)
+{
+    laws_warm_thread_pool();
+    corepool_pool_t pool = script_open(&laws_blocking_class, 2, NULL);
+    laws_await_idle(pool, 2);
+    atomic_store(&script.count.hold, true);
+    corepool_lease_t lease = laws_take(pool);
+    cr_expect_eq(corepool_checkin_remove(&lease), COREPOOL_OK);
+    laws_await_count(&script.count.held, 1); /* terminate, or the init that follows it */
+    take_and_check_in(pool);
+    take_and_check_in(pool);
+    atomic_store(&script.count.hold, false);
+    laws_await_idle(pool, 2);
+}
