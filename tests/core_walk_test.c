@@ -131,6 +131,11 @@ static bool step(struct walk *walk)
     case CP_DO_OPEN: walk->place[slot_number(walk, action.slot)] = OPENING; break;
     case CP_DO_REFRESH: cp_core_refreshed(&walk->core); break;
     case CP_DO_TERMINATE: walk->place[slot_number(walk, action.slot)] = CLOSING; break;
+    case CP_DO_LOOK:
+    case CP_DO_FETCH:
+    case CP_DO_PING:
+    case CP_DO_INFO:
+    case CP_DO_PUT_BACK: cr_assert_fail("no time is set"); break;
     case CP_DO_FINISH:
         cr_assert_not(walk->finished);
         cr_assert_lt(pick_request(walk, NOTICE_DUE), 0, "finished before a notice that is on its way");

@@ -94,6 +94,12 @@ COREPOOL_PUBLIC int corepool_pool_open(corepool_runtime_t *runtime, const corepo
  * wait on. COREPOOL_ECLOSED: was gone already. COREPOOL_EINVAL, COREPOOL_EDEADLK. */
 COREPOOL_PUBLIC int corepool_pool_close(corepool_pool_t pool, int64_t timeout_ms);
 
+/* Has the class's info callback run with `message` for every worker that is idle at this moment, once, on its shard; never
+ * for one that is leased. Returns after the last; message: caller keeps. Thread: any but a shard, where it is allowed for
+ * that shard's own handle (corepool_pool_at), and not in a callback of the pool (COREPOOL_EDEADLK). Blocks. COREPOOL_OK;
+ * COREPOOL_ENOTSUP (the class has no info callback), COREPOOL_EINVAL, COREPOOL_ECLOSED, COREPOOL_ENOMEM, COREPOOL_EDEADLK. */
+COREPOOL_PUBLIC int corepool_pool_info(corepool_pool_t pool, void *message);
+
 /* The same pool, for one shard only: whatever CPU the caller is on, that shard's slice is asked. With an unknown
  * shard the result is the zero value. Thread: any. */
 COREPOOL_PUBLIC corepool_pool_t corepool_pool_at(corepool_pool_t pool, unsigned shard);

@@ -57,12 +57,14 @@ void cp_core_init(struct cp_core *core, const struct cp_core_options *options, c
     cp_list_init(&core->doomed_slots);
     cp_list_init(&core->spare_slots);
     cp_list_init(&core->requests);
+    cp_look_init(core);
     cp_shed_init(&core->shed, options->shed_target_ns, options->shed_interval_ns);
     core->target = options->quota;
     ADD(core->quota, options->quota);
     ADD(core->vacant, options->quota);
     for (uint32_t i = 0; i < options->quota; i++) {
         slots[i].phase = CP_VACANT;
+        slots[i].pinged = 0;
         cp_list_init(&slots[i].link);
         cp_list_push_back(&core->vacant_slots, &slots[i].link);
     }
@@ -105,10 +107,33 @@ void cp_core_idle(struct cp_core *core, cp_slot *slot)
     core->idle++;
 }
 
+static cp_slot *first_slot(struct cp_list *list)
+{
+    return cp_container(list->next, cp_slot, link);
+}
+
+static cp_slot *oldest_idle(const struct cp_core *core)
+{
+    return cp_container(core->idle_slots.prev, cp_slot, link);
+}
+
 static void remove_idle(struct cp_core *core, cp_slot *slot)
 {
     cp_list_unlink(&slot->link);
     core->idle--;
+}
+
+void cp_core_idle_again(struct cp_core *core, cp_slot *slot)
+{
+    cp_list_push_back(&core->idle_slots, &slot->link);
+    core->idle++;
+}
+
+cp_slot *cp_core_take_oldest_idle(struct cp_core *core)
+{
+    cp_slot *slot = oldest_idle(core);
+    remove_idle(core, slot);
+    return slot;
 }
 
 void cp_core_doom(struct cp_core *core, cp_slot *slot, uint8_t reason)
@@ -154,6 +179,7 @@ void cp_core_opened(struct cp_core *core, cp_slot *slot)
     end_change(core);
     core->failures = 0;
     core->open_not_before = INT64_MIN;
+    cp_look_opened(core, slot);
     if (core->warming <= GET(core->live))
         core->warming = 0;
     if (atomic_load_explicit(&slot->item.doomed, memory_order_relaxed))
@@ -170,7 +196,7 @@ static void vacate(struct cp_core *core, cp_slot *slot)
 }
 
 /* xorshift64*: enough for jitter, and the same on every run from the same seed. */
-static uint64_t draw(struct cp_core *core)
+uint64_t cp_core_draw(struct cp_core *core)
 {
     core->random ^= core->random >> 12;
     core->random ^= core->random << 25;
@@ -185,7 +211,7 @@ static int64_t backoff(struct cp_core *core)
     uint32_t doublings = core->failures - 1 < BACKOFF_DOUBLINGS ? core->failures - 1 : BACKOFF_DOUBLINGS;
     int64_t most = core->options.backoff_max_ns;
     int64_t wait = core->options.backoff_min_ns < most >> doublings ? core->options.backoff_min_ns << doublings : most;
-    return wait - (int64_t)(draw(core) % (uint64_t)(wait / 2 + 1));
+    return wait - (int64_t)(cp_core_draw(core) % (uint64_t)(wait / 2 + 1));
 }
 
 void cp_core_open_failed(struct cp_core *core, cp_slot *slot, int64_t now_ns)
@@ -227,11 +253,6 @@ void cp_core_detach(struct cp_core *core, cp_slot *slot)
     cp_assert(slot->phase == CP_LIVE && cp_list_is_empty(&slot->link));
     slot->doom = COREPOOL_REASON_DETACHED;
     end_live(core, slot);
-}
-
-static cp_slot *first_slot(struct cp_list *list)
-{
-    return cp_container(list->next, cp_slot, link);
 }
 
 void cp_core_add(struct cp_core *core, cp_slot *slot)
@@ -296,18 +317,33 @@ void cp_core_close(struct cp_core *core, uint8_t reason)
     core->close_reason = reason;
 }
 
+/* How many are to be open though no request wants them. */
+static uint32_t stock(const struct cp_core *core)
+{
+    uint32_t eager = core->target > core->unstocked ? core->target - core->unstocked : 0;
+    uint32_t least = core->options.warm < core->target ? core->options.warm : core->target;
+    return core->options.lazy || eager < least ? least : eager;
+}
+
+void cp_core_stock_less(struct cp_core *core)
+{
+    core->unstocked += !core->options.lazy && core->unstocked < core->target;
+}
+
 /* How many more workers are to be opened now. After a failure one at a time tries, until one succeeds. */
 static uint32_t wanted(const struct cp_core *core)
 {
     uint32_t vacant = GET(core->vacant), opening = GET(core->opening), waiting = GET(core->waiting);
-    uint32_t want = !core->options.lazy ? vacant : waiting > opening ? waiting - opening : 0;
     uint32_t open = GET(core->live) + opening;
-    if (core->warming > open && core->warming - open > want)
-        want = core->warming - open;
+    uint32_t want = waiting > opening ? waiting - opening : 0;
+    uint32_t lacking = stock(core) > open ? stock(core) - open : 0;
+    uint32_t cold = core->warming > open ? core->warming - open : 0;
     uint32_t at_once = core->failures ? 1 : core->options.max_opening;
     uint32_t room = at_once > opening ? at_once - opening : 0;
     if (core->closed)
         return 0;
+    want = want > lacking ? want : lacking;
+    want = want > cold ? want : cold;
     want = want < vacant ? want : vacant;
     return want < room ? want : room;
 }
@@ -342,11 +378,6 @@ static void refuse(struct cp_core *core, struct cp_request *request, enum cp_out
 static cp_slot *newest_idle(const struct cp_core *core)
 {
     return cp_container(core->idle_slots.next, cp_slot, link);
-}
-
-static cp_slot *oldest_idle(const struct cp_core *core)
-{
-    return cp_container(core->idle_slots.prev, cp_slot, link);
 }
 
 static void grant_next(struct cp_core *core, struct cp_action *action)
@@ -400,9 +431,7 @@ static void open_next(struct cp_core *core, struct cp_action *action)
 /* The oldest of the idle goes to the shelf first, so that the newest ends on top. */
 static void shelve_next(struct cp_core *core, struct cp_action *action)
 {
-    cp_slot *slot = oldest_idle(core);
-    remove_idle(core, slot);
-    *action = (struct cp_action){.what = CP_DO_SHELVE, .slot = slot};
+    *action = (struct cp_action){.what = CP_DO_SHELVE, .slot = cp_core_take_oldest_idle(core)};
 }
 
 static bool next_while_closed(struct cp_core *core, struct cp_action *action)
@@ -471,6 +500,8 @@ static void next_while_open(struct cp_core *core, int64_t now_ns, struct cp_acti
     } else if (!requests && !holds && core->listening && !core->options.managed) {
         core->listening = false;
         action->what = CP_DO_UNLISTEN;
+    } else if (cp_look_is_due(core, now_ns)) {
+        action->what = CP_DO_LOOK;
     } else if (core->idle && !requests && !holds && !core->options.managed) {
         shelve_next(core, action);
     } else if (may_refresh(core)) {
@@ -483,6 +514,8 @@ static void next_while_open(struct cp_core *core, int64_t now_ns, struct cp_acti
 void cp_core_next(struct cp_core *core, int64_t now_ns, struct cp_action *action)
 {
     *action = (struct cp_action){.what = CP_DO_NOTHING};
+    if (cp_visit_next(core, now_ns, action))
+        return;
     if (core->closed) {
         next_while_closed(core, action);
         return;
@@ -500,7 +533,9 @@ void cp_core_next(struct cp_core *core, int64_t now_ns, struct cp_action *action
 
 int64_t cp_core_wake_at(const struct cp_core *core, int64_t now_ns)
 {
-    return wanted(core) && core->open_not_before > now_ns ? core->open_not_before : CP_NEVER;
+    int64_t open_at = wanted(core) && core->open_not_before > now_ns ? core->open_not_before : CP_NEVER;
+    int64_t look_at = core->closed ? CP_NEVER : cp_look_due_at(core);
+    return open_at < look_at ? open_at : look_at;
 }
 
 static uint32_t length(const struct cp_list *list)
@@ -523,6 +558,8 @@ const char *cp_core_check(const struct cp_core *core)
         return "L1: the quota is less than the slice's share of the size";
     if (length(&core->idle_slots) != core->idle || length(&core->doomed_slots) != core->doomed)
         return "L1: the list of idle or doomed slots does not match its count";
+    if (length(&core->look.held_slots) != core->look.held)
+        return "L1: the list of slots that a visit holds does not match its count";
     if (length(&core->requests) != GET(core->waiting))
         return "L5: the queue does not match its count";
     if (core->idle && GET(core->waiting) && !core->closed && !core->paused)

@@ -6,26 +6,29 @@
  * simulation may be that manager.
  *
  * L1, conservation:  vacant + opening + live + closing == quota,
- *                    live == idle here + doomed here + out (shelved, leased, on the returned list)
+ *                    live == idle here + doomed here + held by a visit + out (shelved, leased, on the returned list)
  * Slots reach the core at init, or by cp_core_add, and never leave it; `out` slots are not in any of its lists. A core
  * that is to become smaller puts vacant slots by (`spare`, outside of the quota), until the quota is its target. */
 #ifndef CP_CORE_CORE_H
 #define CP_CORE_CORE_H
 
 #include "core/histogram.h"
+#include "core/look.h"
 #include "core/request.h"
 #include "core/shed.h"
 
 struct cp_core_options {
     uint32_t quota;
-    bool lazy;           /* open only what requests want */
+    bool lazy;           /* open only what requests want, and `warm` */
+    uint32_t warm;       /* so many stay open, whatever else */
     bool managed;        /* never shelve */
     bool fifo;           /* grant the worker that was idle longest */
     uint32_t max_opening;
     int64_t backoff_min_ns, backoff_max_ns;
     uint32_t max_waiting;                      /* 0: no limit */
     int64_t shed_target_ns, shed_interval_ns;  /* target 0: never shed */
-    uint64_t seed;       /* of the back-off's jitter */
+    uint64_t seed;       /* of the back-off's jitter, and the lifetimes' */
+    struct cp_look_options look;
 };
 
 struct cp_core {
@@ -44,6 +47,7 @@ struct cp_core {
     struct cp_list requests;
     uint32_t idle, doomed;
     uint32_t owed;       /* given-up requests that were found in the queue before their notice came */
+    uint32_t unstocked;  /* eager: closed as idle, and to be opened again only for requests */
     bool listening;      /* the shelf says `waiting` */
     uint32_t target;     /* what the quota is to fall to */
     uint32_t spare;
@@ -58,6 +62,7 @@ struct cp_core {
     uint32_t round;      /* opens that begin between two failures are one round */
     int64_t open_not_before;
     uint64_t random;
+    struct cp_look look;
 };
 
 /* What the counts are at one moment: L1 holds of them whenever it is taken. */
@@ -76,6 +81,11 @@ enum cp_do {
     CP_DO_OPEN,      /* init slot's worker; later cp_core_opened or cp_core_open_failed */
     CP_DO_REFRESH,   /* doom one idle worker that a gentle flush is to replace; if none is idle: cp_core_refreshed */
     CP_DO_TERMINATE, /* end slot's worker for `reason`; later cp_core_gone */
+    CP_DO_LOOK,      /* show all slots to core/look.h */
+    CP_DO_FETCH,     /* the oldest off the shelf: cp_visit_fetched; a doomed one is cp_core_doom and the next */
+    CP_DO_PING,      /* slot's worker by its class's callback: cp_visit_answered */
+    CP_DO_INFO,      /* the same */
+    CP_DO_PUT_BACK,  /* slot onto the shelf as its oldest; if that is not possible: cp_core_idle_again */
     CP_DO_FINISH,    /* closed and every slot is vacant; returned once */
 };
 
@@ -115,7 +125,8 @@ void cp_core_granted(struct cp_core *core, int64_t waited_ns);
 /* After CP_DO_LISTEN: `waiting` could not be set because the shelf was not empty. */
 void cp_core_not_listening(struct cp_core *core);
 
-/* Init has succeeded. If the slot was doomed meanwhile its worker is terminated for that. */
+/* Init has succeeded, at slot->since, which the manager has set. If the slot was doomed meanwhile its worker is terminated for
+ * that. */
 void cp_core_opened(struct cp_core *core, cp_slot *slot);
 void cp_core_open_failed(struct cp_core *core, cp_slot *slot, int64_t now_ns);
 void cp_core_gone(struct cp_core *core, cp_slot *slot);
@@ -150,6 +161,13 @@ void cp_core_refreshed(struct cp_core *core);
 
 /* No more requests; everything that is idle now or later is terminated for `reason`. Idempotent. */
 void cp_core_close(struct cp_core *core, uint8_t reason);
+
+/* For core/look.c: an idle worker's place need not be filled again before a request wants it; the idle slot in the
+ * manager's hands that is so for longest (there is one), and back to where it was; the next random number. */
+void cp_core_stock_less(struct cp_core *core);
+cp_slot *cp_core_take_oldest_idle(struct cp_core *core);
+void cp_core_idle_again(struct cp_core *core, cp_slot *slot);
+uint64_t cp_core_draw(struct cp_core *core);
 
 /* What to do next; *action is filled in. */
 void cp_core_next(struct cp_core *core, int64_t now_ns, struct cp_action *action);

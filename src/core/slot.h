@@ -30,14 +30,15 @@ struct corepool_worker {
     /* Written by whoever swaps the stamp. */
     struct cp_item item;
     _Atomic uint32_t listed;               /* on the returned list: its link is in use */
+    _Atomic uint32_t validate;             /* the next lease's cp_slot_validation: ask the class first; by the manager */
     _Atomic(struct cp_thread *) holder;    /* while LEASED: who took it; NULL: a grant on its way */
     _Atomic(void *) resource;              /* the worker; written on the shard */
     struct cp_slice *slice;                /* fixed */
     _Atomic(struct corepool_worker *) returned_next;
     _Atomic uint32_t reason;               /* with stamp REMOVED: as from cp_verdict */
+    uint32_t number;                       /* fixed: index in its slice */
     _Atomic(void *) client;                /* with stamp RETURNED: the lease's resource, for a serialised checkin */
     _Atomic(void *) wrapped;               /* while LEASED: what enqueue made of the command, in classes that have it */
-    uint32_t number;                       /* fixed: index in its slice */
     /* Notes on a lease, see shard/lease.h. */
     _Atomic uint64_t noted;                /* its stamp, if it was noted when it began; else another or 0 */
     _Atomic int64_t noted_at;              /* when that was */
@@ -47,8 +48,13 @@ struct corepool_worker {
     void *context;                         /* the class's, while opening */
     void *job;                             /* shard/worker.c's, for classes that block */
     int64_t since;                         /* while OPENING: when init began; then when it was ready */
+    uint64_t seen;                         /* core/look.c: stamp at the last look, as LEASED or MANAGER, … */
+    int64_t seen_at;                       /* … and since when, by the looks, it is that */
+    int64_t expires_at;                    /* end of its lifetime; CP_NEVER */
+    uint32_t pinged;                       /* the turn of pings in which it had its own */
     uint32_t round;                        /* of the core's opens, in which this one began */
     uint8_t phase;                         /* enum cp_phase */
+    bool held;                             /* in the hands of a visit */
     bool counted;                          /* by the check that is under way */
     bool explained;                        /* this init has said why it fails */
     bool stale;                            /* a gentle flush is to replace it */
@@ -81,6 +87,12 @@ static inline void cp_slot_set_stamp(cp_slot *slot, uint64_t stamp)
 static inline void cp_slot_pass(cp_slot *slot, uint32_t tag)
 {
     cp_slot_set_stamp(slot, cp_stamp_passed(cp_slot_stamp(slot), tag));
+}
+
+/* What names a lease in `validate`: part of its generation. Another lease of the same name is validated without need. */
+static inline uint32_t cp_slot_validation(uint64_t lease)
+{
+    return (uint32_t)cp_stamp_generation(lease);
 }
 
 #endif

@@ -11,12 +11,17 @@
 #include "base/error.h"
 #include "front/runtime.h"
 #include "machine/probe.h"
+#include "shard/visit.h"
 
 #define MAX_OPENING_DEFAULT 8
 #define BACKOFF_MIN_DEFAULT_MS 20
 #define BACKOFF_MAX_DEFAULT_MS 2000
+#define VALIDATE_AFTER_DEFAULT_MS 500
+#define LIFETIME_JITTER_DEFAULT 10u
 /* A day: far above any use, far below an overflow in nanoseconds. */
 #define BACKOFF_LIMIT_MS (INT64_C(24) * 3600 * 1000)
+/* Ten years, likewise. */
+#define TIME_LIMIT_MS (BACKOFF_LIMIT_MS * 3653)
 
 #define KNOWN_FLAGS (COREPOOL_POOL_LAZY | COREPOOL_POOL_PER_SHARD | COREPOOL_POOL_FIFO | COREPOOL_POOL_MANAGED | \
                      COREPOOL_POOL_SERIALISED | COREPOOL_POOL_TIME_LEASES)
@@ -47,6 +52,33 @@ static int check_options(const corepool_pool_options_t *options)
     if (options->backoff_max_ms && options->backoff_max_ms < options->backoff_min_ms)
         return cp_fail(COREPOOL_EINVAL, "backoff_max_ms: %lld is less than backoff_min_ms",
                        (long long)options->backoff_max_ms);
+    return COREPOOL_OK;
+}
+
+static int check_time(const char *field, int64_t time_ms)
+{
+    if (time_ms < 0 || time_ms > TIME_LIMIT_MS)
+        return cp_fail(COREPOOL_EINVAL, "%s: %lld: 0 (default) to ten years", field, (long long)time_ms);
+    return COREPOOL_OK;
+}
+
+/* What is said about idle workers and their age. */
+static int check_idle_options(const corepool_pool_options_t *options, unsigned size)
+{
+    int status = check_time("idle_timeout_ms", options->idle_timeout_ms);
+    if (status == COREPOOL_OK)
+        status = check_time("idle_close_ms", options->idle_close_ms);
+    if (status == COREPOOL_OK)
+        status = check_time("max_lifetime_ms", options->max_lifetime_ms);
+    if (status == COREPOOL_OK)
+        status = check_time("validate_after_ms", options->validate_after_ms);
+    if (status != COREPOOL_OK)
+        return status;
+    if (options->lifetime_jitter_percent > 100 && options->lifetime_jitter_percent != COREPOOL_NONE)
+        return cp_fail(COREPOOL_EINVAL, "lifetime_jitter_percent: %u: 0 (default) to 100, or COREPOOL_NONE",
+                       options->lifetime_jitter_percent);
+    if (options->warm > size)
+        return cp_fail(COREPOOL_EINVAL, "warm: %u: more than the size, %u", options->warm, size);
     return COREPOOL_OK;
 }
 
@@ -81,6 +113,13 @@ static uint32_t quota_of(unsigned shard, unsigned shards, unsigned size)
     return (uint64_t)(shard + 1) * size / shards - (uint64_t)shard * size / shards;
 }
 
+/* `warm` shared out in the same way among the slices that there are: never more than the quota. */
+static uint32_t warm_of(unsigned shard, unsigned shards, unsigned size, unsigned warm)
+{
+    unsigned slices = size < shards ? size : shards;
+    return quota_of((unsigned)((uint64_t)shard * slices / shards), slices, warm);
+}
+
 /* The slice that serves a shard's callers: its own, else the nearest shard's that has one. */
 static struct cp_slice *serving(const struct corepool_pool_impl *impl, unsigned shard, unsigned *order)
 {
@@ -96,6 +135,7 @@ static struct cp_slice *serving(const struct corepool_pool_impl *impl, unsigned 
 /* --- open ------------------------------------------------------------------------------------------------------------- */
 
 static void on_slice_finished(struct cp_slice *slice, void *context);
+static void on_stop_wanted(struct cp_slice *slice, void *context, corepool_reason_t reason);
 
 struct opening {
     struct corepool_pool_impl *impl;
@@ -173,6 +213,7 @@ static int open_slices(struct corepool_pool_impl *impl, const struct cp_slice_co
         const struct corepool_shard *shard = &runtime->shard[i];
         struct opening opening = {.impl = impl, .config = *base};
         opening.config.core.quota = quota_of(i, runtime->shards, size);
+        opening.config.core.warm = warm_of(i, runtime->shards, size, base->core.warm);
         opening.config.core.seed = (uint64_t)cp_now_ns() + i * UINT64_C(0x9E3779B97F4A7C15);
         opening.config.portable = runtime->shelf == COREPOOL_SHELF_PORTABLE || size < runtime->shards ||
                                   !shard->single_cpu || !shard->pinned;
@@ -229,6 +270,37 @@ static void load_backtrace(void)
     backtrace(&address, 1);
 }
 
+static struct cp_look_options look_options(const corepool_class_t *cls, const corepool_pool_options_t *options)
+{
+    bool pings = cls->ping && options->max_idle_pings != COREPOOL_NONE;
+    unsigned jitter = options->lifetime_jitter_percent;
+    int64_t validate_ms = options->validate_after_ms ? options->validate_after_ms : VALIDATE_AFTER_DEFAULT_MS;
+    return (struct cp_look_options){
+        .idle_timeout_ns = pings ? options->idle_timeout_ms * CP_NS_PER_MS : 0,
+        .max_idle_pings = options->max_idle_pings,
+        .idle_close_ns = options->idle_close_ms * CP_NS_PER_MS,
+        .max_lifetime_ns = options->max_lifetime_ms * CP_NS_PER_MS,
+        .lifetime_jitter_percent = jitter == COREPOOL_NONE ? 0 : jitter ? jitter : LIFETIME_JITTER_DEFAULT,
+        .validate_after_ns = cls->validate ? validate_ms * CP_NS_PER_MS : 0,
+    };
+}
+
+static void warn(const corepool_pool_options_t *options, const char *pool, const char *text)
+{
+    corepool_event_t event = {.kind = COREPOOL_EVENT_WARNING, .pool = pool, .text = text};
+    if (options->on_event)
+        options->on_event(&event, options->event_arg);
+}
+
+/* Options that this class makes of no effect. */
+static void warn_of_options(const corepool_class_t *cls, const corepool_pool_options_t *options, const char *pool)
+{
+    if (options->idle_timeout_ms && !cls->ping)
+        warn(options, pool, "idle_timeout_ms has no effect: the class has no ping callback");
+    if (options->validate_after_ms && !cls->validate)
+        warn(options, pool, "validate_after_ms has no effect: the class has no validate callback");
+}
+
 static void describe(struct cp_slice_config *base, struct corepool_pool_impl *impl, const corepool_class_t *cls, void *arg,
                      const corepool_pool_options_t *options)
 {
@@ -238,6 +310,7 @@ static void describe(struct cp_slice_config *base, struct corepool_pool_impl *im
         load_backtrace();
     snprintf(impl->name, sizeof impl->name, "%s", options->name ? options->name : cls->name);
     impl->cls = cls;
+    impl->stop_early = COREPOOL_REASON_NONE;
     impl->cpus = 0; /* until a slice has an rseq shelf */
     *base = (struct cp_slice_config){
         .cls = cls,
@@ -248,14 +321,17 @@ static void describe(struct cp_slice_config *base, struct corepool_pool_impl *im
         .timed = options->flags & COREPOOL_POOL_TIME_LEASES,
         .backtrace_every = options->backtrace_every,
         .core = {.lazy = options->flags & COREPOOL_POOL_LAZY,
+                 .warm = options->flags & COREPOOL_POOL_PER_SHARD ? options->warm * impl->runtime->shards : options->warm,
                  .managed = options->flags & (COREPOOL_POOL_MANAGED | COREPOOL_POOL_SERIALISED),
                  .fifo = options->flags & COREPOOL_POOL_FIFO,
                  .max_opening = options->max_opening ? options->max_opening : MAX_OPENING_DEFAULT,
                  .backoff_min_ns = least * CP_NS_PER_MS,
-                 .backoff_max_ns = (most < least ? least : most) * CP_NS_PER_MS},
+                 .backoff_max_ns = (most < least ? least : most) * CP_NS_PER_MS,
+                 .look = look_options(cls, options)},
         .on_event = options->on_event,
         .event_arg = options->event_arg,
         .finished = on_slice_finished,
+        .stop = on_stop_wanted,
         .context = impl,
     };
 }
@@ -273,6 +349,8 @@ static int publish(struct corepool_pool_impl *impl, corepool_pool_t *pool)
         uint32_t generation = atomic_fetch_add(&impl->generation, 1) + 1;
         impl->known = generation;
         *pool = (corepool_pool_t){.impl = impl, .generation = generation, .shard = COREPOOL_SHARD_LOCAL};
+        if (impl->stop_early != COREPOOL_REASON_NONE)
+            cp_pool_begin_close(impl, impl->stop_early);
     }
     pthread_mutex_unlock(&runtime->lock);
     return status;
@@ -286,7 +364,9 @@ static int check_open(corepool_runtime_t *runtime, const corepool_class_t *cls, 
         status = check_class(cls);
     if (status == COREPOOL_OK)
         status = check_options(options);
-    return status == COREPOOL_OK ? check_size(runtime, size, options->flags) : status;
+    if (status == COREPOOL_OK)
+        status = check_size(runtime, size, options->flags);
+    return status == COREPOOL_OK ? check_idle_options(options, size) : status;
 }
 
 /* While a call is under way the runtime does not stop under it. */
@@ -340,6 +420,7 @@ int corepool_pool_open(corepool_runtime_t *runtime, const corepool_class_t *cls,
     struct corepool_pool_impl *impl = take_impl(runtime);
     if (impl) {
         describe(&base, impl, cls, arg, options);
+        warn_of_options(cls, options, impl->name);
         status = open_pool(impl, &base, options->flags & COREPOOL_POOL_PER_SHARD ? size * runtime->shards : size, pool);
     } else {
         status = cp_fail(COREPOOL_ENOMEM, "no memory for a pool");
@@ -419,6 +500,19 @@ int cp_pool_closed(corepool_pool_t pool)
     return cp_fail(COREPOOL_ECLOSED, "the pool is closed: reason %u: %s", (unsigned)reason, corepool_reason_text(reason));
 }
 
+/* From a ping, on any of its shards: the first closes the pool, or has it closed as soon as it is open. */
+static void on_stop_wanted(struct cp_slice *slice, void *context, corepool_reason_t reason)
+{
+    struct corepool_pool_impl *impl = context;
+    (void)slice;
+    pthread_mutex_lock(&impl->runtime->lock);
+    if (impl->known)
+        cp_pool_begin_close(impl, reason);
+    else if (impl->stop_early == COREPOOL_REASON_NONE)
+        impl->stop_early = (uint8_t)reason;
+    pthread_mutex_unlock(&impl->runtime->lock);
+}
+
 int corepool_pool_close(corepool_pool_t pool, int64_t timeout_ms)
 {
     int status = cp_check_control("corepool_pool_close");
@@ -448,6 +542,94 @@ int corepool_pool_close(corepool_pool_t pool, int64_t timeout_ms)
     }
     pthread_mutex_unlock(&runtime->lock);
     return status;
+}
+
+/* --- calls to the slices ------------------------------------------------------------------------------------------------- */
+
+struct slice_call {
+    struct cp_slice *slice;
+    uint64_t epoch; /* as it was when the slice was this pool's */
+    int (*fn)(struct cp_slice *, void *);
+    void *arg;
+};
+
+static int call_slice(struct corepool_shard *shard, void *arg)
+{
+    const struct slice_call *call = arg;
+    (void)shard;
+    if (atomic_load(&call->slice->epoch) != call->epoch) /* it has finished meanwhile */
+        return COREPOOL_OK;
+    return call->fn(call->slice, call->arg);
+}
+
+struct slice_calls {
+    struct slice_call *call;
+    unsigned count;
+};
+
+static void note_slice(struct cp_slice *slice, void *arg)
+{
+    struct slice_calls *calls = arg;
+    calls->call[calls->count].slice = slice;
+    calls->call[calls->count++].epoch = atomic_load(&slice->epoch);
+}
+
+/* Under the lock only as long as it takes to note them: the shards may want it. */
+static int note_slices(corepool_pool_t pool, struct slice_calls *calls)
+{
+    struct corepool_runtime *runtime = pool.impl->runtime;
+    pthread_mutex_lock(&runtime->lock);
+    bool open = cp_pool_is_open(pool);
+    if (open)
+        cp_pool_each_slice_of(pool, note_slice, calls);
+    pthread_mutex_unlock(&runtime->lock);
+    return open ? COREPOOL_OK : cp_fail(COREPOOL_ECLOSED, "the pool is closed");
+}
+
+/* A shard cannot wait for another: that one might wait for it. */
+static int check_caller(const struct slice_calls *calls)
+{
+    const struct corepool_shard *self = corepool_shard_current();
+    for (unsigned i = 0; self && i < calls->count; i++)
+        if (calls->call[i].slice->shard != self)
+            return cp_fail(COREPOOL_EDEADLK, "on a shard's thread, only for that shard: see corepool_pool_at");
+    return COREPOOL_OK;
+}
+
+static int call_noted(const struct slice_calls *calls, int (*fn)(struct cp_slice *, void *), void *arg)
+{
+    int status = check_caller(calls);
+    for (unsigned i = 0; status >= 0 && i < calls->count; i++) {
+        struct slice_call *call = &calls->call[i];
+        call->fn = fn;
+        call->arg = arg;
+        status = corepool_shard_current() ? call_slice(call->slice->shard, call)
+                                          : cp_shard_call(call->slice->shard, call_slice, call);
+    }
+    return status;
+}
+
+int cp_pool_call_slices(corepool_pool_t pool, int (*fn)(struct cp_slice *, void *), void *arg)
+{
+    int status = cp_pool_check_handle(pool);
+    if (status != COREPOOL_OK)
+        return status;
+    struct slice_calls calls = {.call = calloc(pool.impl->runtime->shards, sizeof *calls.call)};
+    if (!calls.call)
+        return cp_fail(COREPOOL_ENOMEM, "no memory to call the shards");
+    status = note_slices(pool, &calls);
+    if (status == COREPOOL_OK)
+        status = call_noted(&calls, fn, arg);
+    free(calls.call);
+    return status;
+}
+
+int corepool_pool_info(corepool_pool_t pool, void *message)
+{
+    int status = cp_pool_check_handle(pool);
+    if (status == COREPOOL_OK && !pool.impl->cls->info)
+        status = cp_fail(COREPOOL_ENOTSUP, "class %s has no info callback", pool.impl->cls->name);
+    return status == COREPOOL_OK ? cp_pool_call_slices(pool, cp_slice_tell_idle, message) : status;
 }
 
 corepool_pool_t corepool_pool_at(corepool_pool_t pool, unsigned shard)

@@ -45,6 +45,7 @@ struct corepool_pool_impl {
     /* Under the runtime's lock. */
     uint32_t known;                  /* generation of the handles to the pool that is open or closing; 0: none */
     uint32_t slices_left;            /* not yet finished */
+    uint8_t stop_early;              /* corepool_reason_t: a ping has stopped it before it was known; or NONE */
     struct cp_slice **own;           /* [shards]: each shard's own slice until it has finished, else NULL */
     struct cp_list link;             /* in pools or spare_pools */
     uint32_t possible_cpus;          /* length of by_cpu */
@@ -87,11 +88,16 @@ void cp_pool_each_slice_of(corepool_pool_t pool, void (*fn)(struct cp_slice *, v
 /* Frees one that no slice belongs to. */
 void cp_pool_free(struct corepool_pool_impl *impl);
 
-/* Starts closing; under the runtime's lock. Thread: any. */
+/* Starts closing, unless that has begun; under the runtime's lock. Thread: any. */
 void cp_pool_begin_close(struct corepool_pool_impl *impl, corepool_reason_t reason);
 
 /* ECLOSED, with a detail that tells the reason if the handle's pool is the last that was closed here. Thread: any. */
 int cp_pool_closed(corepool_pool_t pool);
+
+/* Runs fn(slice, arg) on the shard of each slice that the handle is for and that is not closed, one after the other, until
+ * one returns a negative code. From a shard's own thread: EDEADLK, unless all are its own. ECLOSED: the pool is. Thread:
+ * any. Blocks; not under the lock. */
+int cp_pool_call_slices(corepool_pool_t pool, int (*fn)(struct cp_slice *, void *), void *arg);
 
 /* Puts the first leases that are out into words, for an error's detail; under the runtime's lock. */
 void cp_pool_describe_leases(struct corepool_pool_impl *impl, char *text, size_t bytes);

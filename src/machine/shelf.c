@@ -134,6 +134,15 @@ bool cp_shelf_claim(struct cp_shelf *shelf, struct cp_item *item, uint64_t expec
     return claimed;
 }
 
+/* The lock excludes the gives of a portable shelf; those of an rseq shelf restart because we run on its CPU, or else are
+ * at most one, whose taker finds the item doomed. */
+void cp_shelf_doom(struct cp_shelf *shelf, struct cp_item *item)
+{
+    cp_lock_take(&shelf->lock);
+    atomic_store(&item->doomed, 1); /* before the look at the returned list: pairs with the giver's look after its push */
+    cp_lock_free(&shelf->lock);
+}
+
 bool cp_shelf_drain(struct cp_shelf *shelf, struct cp_item **item)
 {
     cp_lock_take(&shelf->lock);

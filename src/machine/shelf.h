@@ -216,6 +216,10 @@ bool cp_shelf_grow(struct cp_shelf *shelf, _Atomic(struct cp_item *) *ring, uint
  * portable shelf; for rseq see above. */
 bool cp_shelf_claim(struct cp_shelf *shelf, struct cp_item *item, uint64_t expected, uint64_t wanted);
 
+/* The item is not to be shelved again: a give that does not see it has put the item on the shelf before this returns. The
+ * manager only. */
+void cp_shelf_doom(struct cp_shelf *shelf, struct cp_item *item);
+
 /* Takes the oldest item of a CLOSED shelf; false when there is none. The manager only. */
 bool cp_shelf_drain(struct cp_shelf *shelf, struct cp_item **item);
 

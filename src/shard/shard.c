@@ -148,8 +148,12 @@ static void start_timer(struct corepool_shard *shard, int64_t when_ns)
 
 void cp_shard_wake_at(struct corepool_shard *shard, struct cp_slice *slice, int64_t when_ns)
 {
-    if (cp_list_is_empty(&slice->sleeping))
+    if (cp_list_is_empty(&slice->sleeping)) {
         cp_list_push_back(&shard->sleeping, &slice->sleeping);
+        slice->wake_at = when_ns;
+    } else if (when_ns < slice->wake_at) {
+        slice->wake_at = when_ns;
+    }
     start_timer(shard, when_ns);
 }
 
@@ -173,15 +177,29 @@ void cp_shard_lost_cpu(struct corepool_shard *shard)
     start_timer(shard, cp_now_ns() + REGAIN_INTERVAL_NS);
 }
 
-/* Every sleeper is looked at; those that woke too early say so again. */
+/* When the next sleeper is to wake, after those that are due have. */
+static int64_t wake_sleepers(struct corepool_shard *shard, int64_t now_ns)
+{
+    int64_t next_at = CP_NEVER;
+    for (struct cp_list *at = shard->sleeping.next, *next; at != &shard->sleeping; at = next) {
+        struct cp_slice *slice = cp_container(at, struct cp_slice, sleeping);
+        next = at->next;
+        if (slice->wake_at <= now_ns) {
+            cp_list_unlink(&slice->sleeping);
+            cp_shard_look_after(shard, slice);
+        } else if (slice->wake_at < next_at) {
+            next_at = slice->wake_at;
+        }
+    }
+    return next_at;
+}
+
 static void on_timer(uv_timer_t *timer)
 {
     struct corepool_shard *shard = timer->data;
-    while (!cp_list_is_empty(&shard->sleeping)) {
-        struct cp_slice *slice = cp_container(shard->sleeping.next, struct cp_slice, sleeping);
-        cp_list_unlink(&slice->sleeping);
-        cp_shard_look_after(shard, slice);
-    }
+    int64_t next_at = wake_sleepers(shard, cp_now_ns());
+    if (next_at != CP_NEVER)
+        start_timer(shard, next_at);
     if (shard->lost_cpu)
         try_to_regain(shard);
 }

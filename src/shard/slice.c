@@ -11,6 +11,7 @@
 #include "core/verdict.h"
 #include "shard/call.h"
 #include "shard/shard.h"
+#include "shard/visit.h"
 #include "shard/worker.h"
 
 /* How long until a refused membarrier is tried again. */
@@ -67,8 +68,7 @@ void cp_slice_collect(struct cp_slice *slice)
     }
 }
 
-/* The shelf is out of reach from this CPU. Callers go on on the portable shelf. */
-static bool leave_cpu(struct cp_slice *slice)
+bool cp_slice_leave_cpu(struct cp_slice *slice)
 {
     if (!cp_shelf_change(&slice->shelf, CP_SHELF_PORTABLE, 0)) {
         cp_shard_wake_at(slice->shard, slice, cp_now_ns() + RETRY_NS);
@@ -157,7 +157,7 @@ static bool do_shelve(struct cp_slice *slice, cp_slot *slot)
     switch (cp_shelf_give(&slice->shelf, &slot->item, stamp, cp_stamp_passed(stamp, cp_self->tag))) {
     case CP_SHELF_DONE: return true;
     case CP_SHELF_DOOMED: cp_core_doom(&slice->core, slot, slot->doom); return true;
-    case CP_SHELF_ELSEWHERE: cp_core_idle(&slice->core, slot); return leave_cpu(slice);
+    case CP_SHELF_ELSEWHERE: cp_core_idle(&slice->core, slot); return cp_slice_leave_cpu(slice);
     default: cp_core_idle(&slice->core, slot); return true;
     }
 }
@@ -176,9 +176,9 @@ static bool do_listen(struct cp_slice *slice)
     }
     cp_core_not_listening(&slice->core);
     if (outcome == CP_SHELF_ELSEWHERE)
-        return leave_cpu(slice);
+        return cp_slice_leave_cpu(slice);
     if (outcome == CP_SHELF_NONEMPTY && cp_shelf_take(&slice->shelf, cp_slice_end(slice), &item) == CP_SHELF_DONE)
-        adopt(slice, cp_slot_of(item));
+        cp_slice_adopt(slice, cp_slot_of(item), COREPOOL_REASON_NONE);
     return true;
 }
 
@@ -206,6 +206,11 @@ static bool perform(struct cp_slice *slice, const struct cp_action *action)
     case CP_DO_OPEN: cp_worker_open(action->slot); return true;
     case CP_DO_REFRESH: cp_slice_refresh_one(slice); return true;
     case CP_DO_TERMINATE: cp_worker_terminate(action->slot, action->reason); return true;
+    case CP_DO_LOOK: cp_slice_look(slice); return true;
+    case CP_DO_FETCH: cp_slice_fetch(slice); return true;
+    case CP_DO_PING: cp_slice_ping(slice, action->slot); return true;
+    case CP_DO_INFO: cp_slice_info(slice, action->slot); return true;
+    case CP_DO_PUT_BACK: cp_slice_put_back(slice, action->slot); return true;
     case CP_DO_FINISH: do_finish(slice); return false;
     }
     return false;
@@ -221,7 +226,7 @@ static bool begin_close(struct cp_slice *slice)
     }
     slice->close_wanted = false;
     while (cp_shelf_drain(&slice->shelf, &item))
-        adopt(slice, cp_slot_of(item));
+        cp_slice_adopt(slice, cp_slot_of(item), COREPOOL_REASON_NONE);
     cp_slice_collect(slice); /* pairs as in do_listen: givers elsewhere look at CLOSED after their push */
     cp_core_close(&slice->core, slice->close_reason);
     for (cp_slot *slot = cp_slice_first(slice); slot; slot = cp_slice_next(slot))
@@ -298,8 +303,8 @@ static void deliver_nudge(struct cp_message *message)
 /* What callers on the usual path must look at. */
 static uint32_t flags_of(const struct cp_slice_config *config)
 {
-    bool look_take = config->cls->checkout || config->cls->enqueue || config->fifo || config->timed ||
-                     config->backtrace_every;
+    bool look_take = config->cls->checkout || config->cls->enqueue || config->cls->validate || config->fifo ||
+                     config->timed || config->backtrace_every;
     bool look_give = config->cls->checkin || config->timed;
     return (look_take ? CP_SHELF_LOOK_TAKE : 0u) | (look_give ? CP_SHELF_LOOK_GIVE : 0u) |
            (config->fifo ? CP_SHELF_FIFO : 0u) | (config->core.managed ? CP_SHELF_MANAGED : 0u) |
@@ -375,43 +380,5 @@ void cp_slice_close(struct cp_slice *slice, corepool_reason_t reason)
         return;
     slice->close_wanted = true;
     slice->close_reason = (uint8_t)reason;
-    cp_slice_touch(slice);
-}
-
-/* --- evicting ---------------------------------------------------------------------------------------------------------- */
-
-/* Runs between two callers on this CPU, or under the portable shelf's lock step by step. */
-void cp_slice_sift(struct cp_slice *slice)
-{
-    struct cp_item *item;
-    for (uint32_t left = cp_shelf_idle(&slice->shelf); left > 0; left--) {
-        enum cp_shelf_outcome outcome = cp_shelf_take(&slice->shelf, CP_OLDEST, &item);
-        if (outcome == CP_SHELF_ELSEWHERE && leave_cpu(slice))
-            outcome = cp_shelf_take(&slice->shelf, CP_OLDEST, &item);
-        if (outcome != CP_SHELF_DONE)
-            return;
-        cp_slot *slot = cp_slot_of(item);
-        uint64_t stamp = cp_slot_stamp(slot);
-        if (atomic_load_explicit(&slot->item.doomed, memory_order_relaxed) ||
-            cp_shelf_give(&slice->shelf, item, stamp, cp_stamp_passed(stamp, cp_self->tag)) !=
-                CP_SHELF_DONE)
-            adopt(slice, slot);
-    }
-}
-
-void corepool_worker_evict(corepool_worker_t *worker, corepool_reason_t reason)
-{
-    struct cp_slice *slice = worker->slice;
-    if (worker->phase != CP_LIVE || atomic_load(&worker->item.doomed))
-        return;
-    worker->doom = (uint8_t)reason;
-    atomic_store(&worker->item.doomed, 1);
-    uint32_t tag = cp_stamp_tag(cp_slot_stamp(worker));
-    if (tag == CP_TAG_MANAGER && !cp_list_is_empty(&worker->link) && !slice->core.closed)
-        cp_core_doom_idle(&slice->core, worker, worker->doom);
-    else if (tag >= CP_TAG_SHELVED)
-        cp_slice_sift(slice);
-    else if (tag == CP_TAG_RETURNED)
-        cp_slice_collect(slice);
     cp_slice_touch(slice);
 }

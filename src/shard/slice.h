@@ -38,6 +38,8 @@ struct cp_slice_config {
     void (*finished)(struct cp_slice *slice, void *context);
     /* On the shard, while the slice is watched: something may have changed. False: it need not be watched any more. */
     bool (*changed)(struct cp_slice *slice, void *context);
+    /* On the shard: a worker's ping has said that the whole pool is to close. */
+    void (*stop)(struct cp_slice *slice, void *context, corepool_reason_t reason);
     void *context;
 };
 
@@ -78,6 +80,8 @@ struct cp_slice {
     struct cp_list link;         /* in the shard's list of open slices, or of spare blocks */
     struct cp_list dirty;        /* in the shard's list of slices to look after */
     struct cp_list sleeping;     /* in the shard's list of slices with a wake-up time */
+    int64_t wake_at;             /* while it is there */
+    void *message;               /* of the info visit under way */
     bool pumping;
     bool watched;                /* config.changed is told of every change */
     _Atomic bool quiet;          /* nothing waited and nothing was out at the last change, while it is watched */
@@ -141,6 +145,12 @@ void cp_slice_touch(struct cp_slice *slice);
 
 /* Does all there is to do. Called by the shard for dirty slices. */
 void cp_slice_pump(struct cp_slice *slice);
+
+/* Adopts what is on the returned list. */
+void cp_slice_collect(struct cp_slice *slice);
+
+/* The shelf is out of reach from this CPU: callers go on on the portable shelf. False: not now, a timer is set. */
+bool cp_slice_leave_cpu(struct cp_slice *slice);
 
 /* Brings the shelf back to rseq after the shard has its CPU again. */
 void cp_slice_regain(struct cp_slice *slice);

@@ -266,7 +266,7 @@ const char *cp_slice_check(struct cp_slice *slice)
     if (broken)
         return broken;
     count_stamps(slice, &census);
-    if (census.with_manager != slice->core.idle + slice->core.doomed)
+    if (census.with_manager != slice->core.idle + slice->core.doomed + slice->core.look.held)
         return "L1: a worker in the manager's hands is in none of its lists";
     if (census.shelved + census.returned + census.leased + census.with_manager != atomic_load(&slice->core.live))
         return "L1: shelved + returned + leased + held here is not the number of live workers";
