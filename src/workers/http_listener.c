@@ -36,9 +36,11 @@ struct corepool_http_listener {
 /* A client, and its exchange when it is serving. */
 struct corepool_http_exchange {
     uv_tcp_t tcp; /* first */
+    int fd;
     corepool_http_listener_t *listener;
     struct cp_list link; /* in listener->clients */
     enum state state;
+    bool reading;
     bool ended;          /* sends no more: hang up when what it has sent is answered */
     size_t used, length; /* of the input; of the request in it */
     char *rest;          /* of the reply that did not go out at once */
@@ -87,7 +89,8 @@ static void end_reply(client_t *client, int status)
     client->rest = NULL;
     client->state = READING;
     client->used -= client->length;
-    memmove(client->input, client->input + client->length, client->used);
+    if (client->used > 0)
+        memmove(client->input, client->input + client->length, client->used);
     if (status < 0 || !client->incoming.keep_alive)
         hang_up(client);
     else
@@ -111,14 +114,14 @@ static int write_later(client_t *client, const char *data, size_t length)
     return uv_write(&client->write, (uv_stream_t *)client, &buffer, 1, on_written);
 }
 
-/* Nearly always the socket takes all of it. */
+/* Nearly always the socket takes all of it: then libuv has no part in it. None of its writes is under way. */
 static void write_reply(client_t *client, const char *data, size_t length)
 {
-    uv_buf_t buffer = uv_buf_init((char *)(uintptr_t)data, (unsigned)length);
-    int status = uv_try_write((uv_stream_t *)client, &buffer, 1);
-    size_t sent = status > 0 ? (size_t)status : 0;
-    if (status == UV_EAGAIN || (status >= 0 && sent < length)) {
-        status = write_later(client, data + sent, length - sent);
+    ssize_t sent = send(client->fd, data, length, MSG_NOSIGNAL | MSG_DONTWAIT);
+    int status = 0;
+    if (sent < (ssize_t)length) {
+        size_t done = sent > 0 ? (size_t)sent : 0; /* an error: libuv meets it too */
+        status = write_later(client, data + done, length - done);
         if (status == 0)
             return;
     }
@@ -143,13 +146,15 @@ static void give_room(uv_handle_t *handle, size_t suggested, uv_buf_t *buffer)
 {
     client_t *client = (client_t *)handle;
     (void)suggested;
-    *buffer = uv_buf_init(client->input + client->used, (unsigned)(sizeof client->input - client->used));
+    buffer->base = client->input + client->used;
+    buffer->len = sizeof client->input - client->used;
 }
 
 static void read_on(client_t *client)
 {
-    int status = client->ended ? UV_EOF : uv_read_start((uv_stream_t *)client, give_room, on_read);
-    if (status < 0 && status != UV_EALREADY)
+    if (!client->reading && !client->ended)
+        client->reading = uv_read_start((uv_stream_t *)client, give_room, on_read) == 0;
+    if (!client->reading)
         hang_up(client);
 }
 
@@ -176,8 +181,10 @@ static void on_read(uv_stream_t *stream, ssize_t count, const uv_buf_t *buffer)
         client->ended = true;
     else
         client->used += (size_t)count;
-    if (client->used == sizeof client->input)
-        uv_read_stop(stream); /* until there is room */
+    if (client->ended || client->used == sizeof client->input) { /* until there is room */
+        uv_read_stop(stream);
+        client->reading = false;
+    }
     if (client->state == READING && count != 0)
         take_request(client);
 }
@@ -192,7 +199,7 @@ static void accept_client(corepool_http_listener_t *listener)
     uv_tcp_init(listener->door.loop, &client->tcp);
     cp_list_push_back(&listener->clients, &client->link);
     if (uv_accept((uv_stream_t *)&listener->door, (uv_stream_t *)client) < 0 ||
-        uv_tcp_nodelay(&client->tcp, 1) < 0)
+        uv_tcp_nodelay(&client->tcp, 1) < 0 || uv_fileno((uv_handle_t *)client, &client->fd) < 0)
         hang_up(client);
     else
         read_on(client);

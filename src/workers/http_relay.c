@@ -46,7 +46,8 @@ static bool is_for_hop(const char *name, size_t length)
                HOP("Content-Length")};
 #undef HOP
     for (size_t i = 0; i < sizeof hop / sizeof *hop; i++)
-        if (length == hop[i].length && !strcasecmp(name, hop[i].name))
+        if (length == hop[i].length && ((name[0] ^ hop[i].name[0]) & ~0x20) == 0 &&
+            !strcasecmp(name, hop[i].name))
             return true;
     return false;
 }
@@ -151,7 +152,8 @@ static int begin_value(http_parser *parser, const char *at, size_t length)
 {
     corepool_http_incoming_t *incoming = parser->data;
     const char *gap = incoming->piece_end + 1; /* behind the colon */
-    gap += strspn(gap, " \t");
+    while (*gap == ' ' || *gap == '\t')
+        gap++;
     if (length > 0 ? gap != at : gap + 2 != at)
         return refuse(parser, "a folded line");
     put_end(incoming, incoming->piece_end);
