@@ -7,6 +7,7 @@
 #include <corepool/event.h>
 #include <corepool/http.h>
 #include <corepool/http_relay.h>
+#include <corepool/keyed.h>
 #include <corepool/pool.h>
 #include <corepool/process.h>
 #include <corepool/runtime.h>

@@ -19,6 +19,14 @@ static inline int64_t cp_now_ns(void)
     return ts.tv_sec * CP_NS_PER_S + ts.tv_nsec;
 }
 
+/* The same as of the kernel's last tick, some milliseconds old at most, for a fifth of the price. */
+static inline int64_t cp_coarse_now_ns(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
+    return ts.tv_sec * CP_NS_PER_S + ts.tv_nsec;
+}
+
 /* `timeout_ms` from `now` as an absolute time; a negative timeout means never; saturates. */
 static inline int64_t cp_deadline_ns(int64_t now_ns, int64_t timeout_ms)
 {

@@ -356,10 +356,10 @@ static int publish(struct corepool_pool_impl *impl, corepool_pool_t *pool)
     return status;
 }
 
-static int check_open(corepool_runtime_t *runtime, const corepool_class_t *cls, unsigned size,
-                      const corepool_pool_options_t *options)
+int cp_pool_check_open(corepool_runtime_t *runtime, const corepool_class_t *cls, unsigned size,
+                       const corepool_pool_options_t *options)
 {
-    int status = runtime ? cp_check_control("corepool_pool_open") : cp_fail(COREPOOL_EINVAL, "runtime: NULL");
+    int status = runtime ? cp_check_control("opening a pool") : cp_fail(COREPOOL_EINVAL, "runtime: NULL");
     if (status == COREPOOL_OK)
         status = check_class(cls);
     if (status == COREPOOL_OK)
@@ -402,31 +402,36 @@ static int open_pool(struct corepool_pool_impl *impl, const struct cp_slice_conf
     return status;
 }
 
-int corepool_pool_open(corepool_runtime_t *runtime, const corepool_class_t *cls, void *arg, unsigned size,
-                       const corepool_pool_options_t *options, corepool_pool_t *pool)
+int cp_pool_open(corepool_runtime_t *runtime, const corepool_class_t *cls, void *arg, unsigned size,
+                 const corepool_pool_options_t *options, struct cp_pool_owner owner, corepool_pool_t *pool)
 {
-    static const corepool_pool_options_t defaults;
     struct cp_slice_config base;
-    if (!pool)
-        return cp_fail(COREPOOL_EINVAL, "pool: NULL");
-    *pool = (corepool_pool_t){0};
-    options = options ? options : &defaults;
-    int status = check_open(runtime, cls, size, options);
-    if (status != COREPOOL_OK)
-        return status;
-    status = begin_open(runtime);
+    int status = begin_open(runtime);
     if (status != COREPOOL_OK)
         return status;
     struct corepool_pool_impl *impl = take_impl(runtime);
     if (impl) {
         describe(&base, impl, cls, arg, options);
         warn_of_options(cls, options, impl->name);
+        impl->owner = owner;
         status = open_pool(impl, &base, options->flags & COREPOOL_POOL_PER_SHARD ? size * runtime->shards : size, pool);
     } else {
         status = cp_fail(COREPOOL_ENOMEM, "no memory for a pool");
     }
     end_open(runtime);
     return status;
+}
+
+int corepool_pool_open(corepool_runtime_t *runtime, const corepool_class_t *cls, void *arg, unsigned size,
+                       const corepool_pool_options_t *options, corepool_pool_t *pool)
+{
+    static const corepool_pool_options_t defaults;
+    if (!pool)
+        return cp_fail(COREPOOL_EINVAL, "pool: NULL");
+    *pool = (corepool_pool_t){0};
+    options = options ? options : &defaults;
+    int status = cp_pool_check_open(runtime, cls, size, options);
+    return status == COREPOOL_OK ? cp_pool_open(runtime, cls, arg, size, options, (struct cp_pool_owner){0}, pool) : status;
 }
 
 /* --- close -------------------------------------------------------------------------------------------------------------- */
@@ -436,18 +441,23 @@ static void on_slice_finished(struct cp_slice *slice, void *context)
 {
     struct corepool_pool_impl *impl = context;
     struct corepool_runtime *runtime = impl->runtime;
+    struct cp_pool_owner owner = {0};
+    void *arg = slice->config.arg;
     pthread_mutex_lock(&runtime->lock);
     impl->own[slice->shard->index] = NULL;
     cp_slice_release(slice);
     if (--impl->slices_left == 0) {
         impl->known = 0;
         if (!cp_list_is_empty(&impl->link)) { /* it had been published */
+            owner = impl->owner;
             cp_list_unlink(&impl->link);
             cp_list_push_back(&runtime->spare_pools, &impl->link);
         }
         pthread_cond_broadcast(&runtime->changed);
     }
     pthread_mutex_unlock(&runtime->lock);
+    if (owner.gone) /* the runtime joins this thread before it is destroyed */
+        owner.gone(owner.context, arg);
 }
 
 static void deliver_close(struct cp_message *message)

@@ -223,6 +223,7 @@ int corepool_runtime_start(const corepool_runtime_options_t *options, corepool_r
     cp_list_init(&runtime->pools);
     cp_list_init(&runtime->spare_pools);
     cp_list_init(&runtime->attachments);
+    cp_list_init(&runtime->keyed);
     cp_list_init(&runtime->link);
     cp_reclaim_install();
     status = prepare(runtime, options);
@@ -337,6 +338,7 @@ int corepool_runtime_destroy(corepool_runtime_t *runtime)
     cp_attachments_free(runtime);
     for (unsigned i = 0; i < runtime->shards; i++)
         cp_shard_finish(&runtime->shard[i]);
+    cp_keyed_free(runtime);
     free_pools(runtime);
     pthread_cond_destroy(&runtime->changed);
     pthread_mutex_destroy(&runtime->lock);

@@ -25,10 +25,19 @@ struct corepool_runtime {
     struct cp_list pools;         /* open and closing */
     struct cp_list spare_pools;
     struct cp_list attachments;
+    struct cp_list keyed;         /* sets of keyed pools, those closed and to be used again among them */
+    unsigned keyed_made;          /* so many of them */
     struct cp_list link;          /* in the registry of runtimes */
 };
 
 #define CP_POOL_NAME_BYTES 32
+
+/* Who wants to know that a pool is gone: told once, after its last callback, with the class argument. Thread: the shard of
+ * its last slice. */
+struct cp_pool_owner {
+    void (*gone)(void *context, void *arg); /* may be NULL */
+    void *context;
+};
 
 /* Stays a pool of this runtime until the runtime is destroyed. */
 struct corepool_pool_impl {
@@ -42,6 +51,7 @@ struct corepool_pool_impl {
     _Atomic uint32_t close_reason;   /* corepool_reason_t; set before the generation becomes even */
     const corepool_class_t *cls;
     char name[CP_POOL_NAME_BYTES];
+    struct cp_pool_owner owner;
     /* Under the runtime's lock. */
     uint32_t known;                  /* generation of the handles to the pool that is open or closing; 0: none */
     uint32_t slices_left;            /* not yet finished */
@@ -78,6 +88,14 @@ static inline bool cp_pool_is_known(corepool_pool_t pool)
 
 /* EINVAL for the zero handle and shard numbers that are none, else OK. Thread: any. */
 int cp_pool_check_handle(corepool_pool_t pool);
+
+/* What corepool_pool_open checks of its arguments; options not NULL. */
+int cp_pool_check_open(corepool_runtime_t *runtime, const corepool_class_t *cls, unsigned size,
+                       const corepool_pool_options_t *options);
+
+/* Opens a pool from arguments that have been checked. `owner` hears of a pool that was opened only. */
+int cp_pool_open(corepool_runtime_t *runtime, const corepool_class_t *cls, void *arg, unsigned size,
+                 const corepool_pool_options_t *options, struct cp_pool_owner owner, corepool_pool_t *pool);
 
 /* Calls fn for each slice that has not finished, under the runtime's lock. */
 void cp_pool_each_slice(struct corepool_pool_impl *impl, void (*fn)(struct cp_slice *, void *), void *arg);
@@ -119,6 +137,9 @@ void cp_attachments_free(struct corepool_runtime *runtime);
 
 /* A thread has ended: cancels what it waits for on its attached loop. */
 void cp_async_thread_ended(struct cp_thread *thread);
+
+/* Frees the sets of keyed pools; their pools are gone. */
+void cp_keyed_free(struct corepool_runtime *runtime);
 
 /* Sets the hook that reclaims what an ending thread holds. */
 void cp_reclaim_install(void);
