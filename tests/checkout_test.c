@@ -102,7 +102,7 @@ Test(checkout, a_timeout_says_for_what_it_waited_and_costs_no_worker)
     cr_expect_eq(laws_checkout(pool, LAWS_SHORT_MS, &second), COREPOOL_ETIMEDOUT);
     cr_expect_geq(laws_now_ms() - before, LAWS_SHORT_MS - 1);
     laws_expect_detail("timed out after 20 ms");
-    laws_expect_detail("0 opening on shard 0");
+    laws_expect_detail("0 opening, 1 leased on shard 0");
     cr_expect_null(second.worker);
     cr_expect_eq(second.generation, 0);
     check_in(&lease);

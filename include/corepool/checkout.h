@@ -32,7 +32,7 @@ typedef struct corepool_checkout_options {
 
 /* Takes a worker: at once when one is idle on the caller's CPU, else waits its turn. Blocks up to
  * options->timeout_ms. Returns COREPOOL_OK with *lease filled; else *lease is zeroed: COREPOOL_ETIMEDOUT (the
- * detail says how many were waiting, how many opening, and the last open error), COREPOOL_ESKIPPED,
+ * detail says how many were waiting, how many opening and leased, and the last open error), COREPOOL_ESKIPPED,
  * COREPOOL_ECLOSED, COREPOOL_EINVAL, COREPOOL_ENOMEM, COREPOOL_EFORKED; COREPOOL_EDEADLK on a shard's thread,
  * which would wait for itself: use corepool_checkout_async there. */
 COREPOOL_PUBLIC int corepool_checkout(corepool_pool_t pool, const corepool_checkout_options_t *options,

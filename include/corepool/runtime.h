@@ -40,6 +40,12 @@ typedef enum corepool_pin {
  * is closed by the runtime without a callback. Signals are blocked on the shards' threads. */
 typedef void (*corepool_shard_cb)(corepool_shard_t *shard, void *arg);
 
+/* A callback keeps `shard` from its loop and has run for duration_ms by now (by up to an eighth of stall_ms longer).
+ * callback: "init", "on_start", "a posted function"…; pool: its pool's name, or NULL. Once for each such callback, and again
+ * each time that this has doubled; its pool's COREPOOL_EVENT_STALL comes just before. Callbacks of the program's own libuv handles are
+ * not seen. Thread: the watchdog's. Must not block; calls for control threads are COREPOOL_EDEADLK. */
+typedef void (*corepool_stall_cb)(unsigned shard, const char *pool, const char *callback, int64_t duration_ms, void *arg);
+
 /* Zero means the default in every field. */
 typedef struct corepool_runtime_options {
     const char *cpus;            /* as in corepool_topology_options_t */
@@ -51,7 +57,10 @@ typedef struct corepool_runtime_options {
                                   * 1 to 10 characters */
     corepool_shard_cb on_start;  /* default none */
     corepool_shard_cb on_stop;   /* default none */
-    void *arg;                   /* for both */
+    void *arg;                   /* for these callbacks */
+    int64_t stall_ms;            /* report callbacks that run on a shard for longer than this, by a watchdog thread that looks
+                                  * eight times in it; default: none, and no such thread */
+    corepool_stall_cb on_stall;  /* default none */
 } corepool_runtime_options_t;
 
 /* Starts one pinned thread with its libuv loop per shard; all or nothing. options: NULL for the defaults,

@@ -97,6 +97,11 @@ static void finish(struct async *async, int status, const corepool_lease_t *leas
     uv_timer_stop(&async->timer);
     retire(async);
     let_loop_end(async->loop);
+    if (!async->loop->thread->shard) {
+        cb(status, status == COREPOOL_OK ? lease : NULL, arg);
+        return;
+    }
+    CP_MARKED(async->loop->thread->shard, NULL, CP_CALLS_COMPLETED);
     cb(status, status == COREPOOL_OK ? lease : NULL, arg);
 }
 

@@ -397,8 +397,9 @@ int cp_checkout_timed_out(const struct cp_checkout *checkout, int64_t timeout_ms
     char error[CP_ERROR_BYTES];
     struct cp_slice *slice = checkout->slice;
     cp_slice_last_error(slice, error);
-    return cp_fail(COREPOOL_ETIMEDOUT, "timed out after %lld ms: %u waiting, %u opening on shard %u%s%s",
+    return cp_fail(COREPOOL_ETIMEDOUT, "timed out after %lld ms: %u waiting, %u opening, %u leased on shard %u%s%s",
                    (long long)timeout_ms, atomic_load(&slice->core.waiting), atomic_load(&slice->core.opening),
+                   cp_slice_leased(slice),
                    slice->shard->index, *error ? "; last open error: " : "", error);
 }
 

@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "front/runtime.h"
+#include "front/watchdog.h"
 #include "machine/probe.h"
 #include "shard/visit.h"
 
@@ -151,6 +151,7 @@ static int open_on_shard(struct corepool_shard *shard, void *arg)
         return cp_fail(COREPOOL_ENOMEM, "no memory for %u workers on shard %u", opening->config.core.quota, shard->index);
     int status = cp_slice_open(opening->slice, &opening->config);
     if (status != COREPOOL_OK) {
+        cp_watchdog_pass(shard->runtime);
         cp_slice_release(opening->slice);
         opening->slice = NULL;
     }
@@ -443,6 +444,7 @@ static void on_slice_finished(struct cp_slice *slice, void *context)
     struct corepool_runtime *runtime = impl->runtime;
     struct cp_pool_owner owner = {0};
     void *arg = slice->config.arg;
+    cp_watchdog_pass(runtime);
     pthread_mutex_lock(&runtime->lock);
     impl->own[slice->shard->index] = NULL;
     cp_slice_release(slice);

@@ -9,7 +9,11 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "front/watchdog.h"
 #include "machine/probe.h"
+
+/* A day: far above any use, far below an overflow in nanoseconds. */
+#define STALL_LIMIT_MS (INT64_C(24) * 3600 * 1000)
 
 #define THREAD_NAME_MAX 10 /* leaves room for "/SHARD" in the kernel's 15 characters */
 
@@ -44,6 +48,8 @@ int cp_check_control(const char *what)
 {
     if (cp_thread_is_forked())
         return cp_fail(COREPOOL_EFORKED, "%s: the runtime belongs to the parent process", what);
+    if (cp_is_watchdog())
+        return cp_fail(COREPOOL_EDEADLK, "%s: called while a stall is told of, which it would wait for", what);
     if (corepool_shard_current())
         return cp_fail(COREPOOL_EDEADLK, "%s: called on a shard's thread, which it would wait for", what);
     return COREPOOL_OK;
@@ -103,6 +109,10 @@ static int check_options(const corepool_runtime_options_t *options)
         return cp_fail(COREPOOL_EINVAL, "name: \"%s\": 1 to %d characters are allowed", options->name, THREAD_NAME_MAX);
     if (options->shelf == COREPOOL_SHELF_RSEQ && (options->synthetic || options->pin == COREPOOL_PIN_NONE))
         return cp_fail(COREPOOL_EINVAL, "shelf: rseq is for shards that are pinned to CPUs of this machine");
+    if (options->stall_ms < 0 || options->stall_ms > STALL_LIMIT_MS)
+        return cp_fail(COREPOOL_EINVAL, "stall_ms: %lld: 0 (none) to a day", (long long)options->stall_ms);
+    if (options->on_stall && options->stall_ms == 0)
+        return cp_fail(COREPOOL_EINVAL, "on_stall: set, but stall_ms is not: nobody would call it");
     return COREPOOL_OK;
 }
 
@@ -120,6 +130,7 @@ static void describe_shard(struct corepool_runtime *runtime, const corepool_runt
     shard->on_start = options->on_start;
     shard->on_stop = options->on_stop;
     shard->arg = options->arg;
+    shard->mark.on = options->stall_ms > 0;
     snprintf(shard->name, sizeof shard->name, "%.*s/%u", THREAD_NAME_MAX, options->name ? options->name : "corepool",
              index % 10000);
 }
@@ -138,28 +149,38 @@ static int start_shard(struct corepool_shard *shard, corepool_pin_t pin)
 static int run_on_start(struct corepool_shard *shard, void *arg)
 {
     (void)arg;
+    CP_MARKED(shard, NULL, CP_CALLS_ON_START);
     shard->on_start(shard, shard->arg);
     return COREPOOL_OK;
+}
+
+/* Ends the first so many, whose on_start has not run. Returns `status`, with its detail. */
+static int undo_shards(struct corepool_runtime *runtime, unsigned started, int status)
+{
+    char detail[256];
+    snprintf(detail, sizeof detail, "%s", corepool_error_detail());
+    while (started-- > 0) {
+        runtime->shard[started].on_stop = NULL;
+        cp_shard_stop(&runtime->shard[started]);
+        cp_shard_finish(&runtime->shard[started]);
+    }
+    return cp_fail(status, "%s", detail);
 }
 
 /* First every loop, then on_start on each: it may post to any. */
 static int start_shards(struct corepool_runtime *runtime, const corepool_runtime_options_t *options)
 {
-    char detail[256];
     for (unsigned i = 0; i < runtime->shards; i++)
         describe_shard(runtime, options, i);
     for (unsigned i = 0; i < runtime->shards; i++) {
         int status = start_shard(&runtime->shard[i], options->pin);
         if (status == COREPOOL_OK)
             continue;
-        snprintf(detail, sizeof detail, "%s", corepool_error_detail());
-        while (i-- > 0) {
-            runtime->shard[i].on_stop = NULL; /* its on_start has not run */
-            cp_shard_stop(&runtime->shard[i]);
-            cp_shard_finish(&runtime->shard[i]);
-        }
-        return cp_fail(status, "%s", detail);
+        return undo_shards(runtime, i, status);
     }
+    int status = cp_watchdog_start(runtime, options);
+    if (status != COREPOOL_OK)
+        return undo_shards(runtime, runtime->shards, status);
     for (unsigned i = 0; options->on_start && i < runtime->shards; i++)
         cp_shard_call(&runtime->shard[i], run_on_start, NULL); /* none has stopped */
     return COREPOOL_OK;
@@ -283,6 +304,7 @@ static void join_shards(struct corepool_runtime *runtime)
     pthread_mutex_unlock(&runtime->lock);
     for (unsigned i = 0; i < runtime->shards; i++)
         cp_shard_stop(&runtime->shard[i]);
+    cp_watchdog_stop(runtime);
     pthread_mutex_lock(&runtime->lock);
     runtime->state = CP_STOPPED;
     pthread_cond_broadcast(&runtime->changed);
@@ -399,6 +421,7 @@ struct task {
 static void deliver_task(struct cp_message *message)
 {
     struct task *task = cp_container(message, struct task, message);
+    CP_MARKED(task->shard, NULL, CP_CALLS_POSTED);
     task->fn(task->shard, task->arg);
     free(task);
 }

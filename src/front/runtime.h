@@ -17,6 +17,7 @@ struct corepool_runtime {
     corepool_shelf_kind_t shelf;
     unsigned shards;
     struct corepool_shard *shard; /* [shards] */
+    struct cp_watchdog *watchdog; /* NULL: none */
     /* Under the lock. */
     pthread_mutex_t lock;
     pthread_cond_t changed;       /* a pool is gone, an open has ended, the state is another */

@@ -21,11 +21,11 @@ static int update_on_shard(struct corepool_shard *shard, void *arg)
     cp_slot *slot = update->lease->worker;
     struct cp_slice *slice = slot->slice;
     const corepool_class_t *cls = slice->cls;
-    (void)shard;
     if (atomic_load_explicit(&slot->item.stamp, memory_order_acquire) != update->lease->generation)
         return stale();
     if (!cls->update)
         return cp_fail(COREPOOL_ENOTSUP, "class %s has no update callback", cls->name);
+    CP_MARKED(shard, slice, CP_CALLS_UPDATE);
     int verdict = cls->update(slot, slice->pool_state, atomic_load(&slot->resource), update->message);
     uint32_t reason = cp_verdict(verdict, COREPOOL_REASON_UPDATE);
     if (reason & CP_VERDICT_NONSENSE)

@@ -2,6 +2,7 @@
 #include "shard/call.h"
 
 #include "core/verdict.h"
+#include "shard/shard.h"
 
 static void skip(struct cp_slice *slice, struct cp_request *request)
 {
@@ -14,6 +15,7 @@ bool cp_call_enqueue(struct cp_slice *slice, struct cp_request *request)
     void *wrapped = request->command;
     if (!slice->config.serialised || !slice->cls->enqueue || !cp_request_hold(request))
         return true; /* given up: its notice finds it in the queue */
+    CP_MARKED(slice->shard, slice, CP_CALLS_ENQUEUE);
     int verdict = slice->cls->enqueue(slice->pool_state, request->command, &wrapped);
     if (verdict != COREPOOL_OK) {
         skip(slice, request);
@@ -36,6 +38,7 @@ bool cp_call_checkout(struct cp_slice *slice, cp_slot *slot, struct cp_request *
         cp_core_idle(&slice->core, slot);
         return false;
     }
+    CP_MARKED(slice->shard, slice, CP_CALLS_CHECKOUT);
     int verdict = slice->cls->checkout(slice->pool_state, resource, request->command, &request->client);
     if (verdict == COREPOOL_OK)
         return true;
@@ -57,11 +60,13 @@ uint32_t cp_call_checkin(struct cp_slice *slice, cp_slot *slot)
         return COREPOOL_REASON_NONE;
     void *resource = atomic_load_explicit(&slot->resource, memory_order_relaxed);
     void *client = atomic_load_explicit(&slot->client, memory_order_relaxed);
+    CP_MARKED(slice->shard, slice, CP_CALLS_CHECKIN);
     return cp_verdict(slice->cls->checkin(slice->pool_state, resource, client), COREPOOL_REASON_CHECKIN);
 }
 
 void cp_call_cancelled(struct cp_slice *slice, corepool_cancelled_t how, void *wrapped)
 {
+    CP_MARKED(slice->shard, slice, CP_CALLS_CANCELLED);
     if (slice->cls->cancelled)
         slice->cls->cancelled(slice->pool_state, how, wrapped);
 }

@@ -303,6 +303,13 @@ int cp_shard_start(struct corepool_shard *shard)
     return COREPOOL_OK;
 }
 
+static void run_on_stop(struct corepool_shard *shard)
+{
+    CP_MARKED(shard, NULL, CP_CALLS_ON_STOP);
+    if (shard->on_stop)
+        shard->on_stop(shard, shard->arg);
+}
+
 /* Nothing is accepted any more; what was runs; then on_stop, the last word. */
 static void end_loop(struct corepool_shard *shard)
 {
@@ -311,8 +318,7 @@ static void end_loop(struct corepool_shard *shard)
     cp_loop_close(&shard->loop, NULL);
     while (shard->local_first)
         deliver_local(shard);
-    if (shard->on_stop)
-        shard->on_stop(shard, shard->arg);
+    run_on_stop(shard);
     uv_close((uv_handle_t *)&shard->soon, NULL);
     uv_close((uv_handle_t *)&shard->timer, NULL);
     uv_stop(&shard->uv);

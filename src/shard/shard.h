@@ -11,6 +11,7 @@
 #include "base/latch.h"
 #include "shard/loop.h"
 #include "shard/slice.h"
+#include "shard/stall.h"
 
 /* Size classes of slice blocks, four to a doubling: 1 … 2^21 slots, twice what a pool may have, for one that grows. */
 #define CP_BLOCK_CLASSES 80
@@ -27,6 +28,8 @@ struct corepool_shard {
     void *arg;
     char name[16];
     pthread_t thread;
+    /* The shard's own line, read by the watchdog. */
+    struct cp_mark mark;
     /* Any thread posts here. */
     struct cp_loop loop;
     /* The shard's own. */

@@ -182,11 +182,17 @@ static bool do_listen(struct cp_slice *slice)
     return true;
 }
 
+static void end_pool_state(struct cp_slice *slice)
+{
+    CP_MARKED(slice->shard, slice, CP_CALLS_POOL_TERMINATE);
+    if (slice->cls->pool_terminate)
+        slice->cls->pool_terminate(slice->pool_state, slice->close_reason);
+}
+
 static void do_finish(struct cp_slice *slice)
 {
     atomic_store(&slice->epoch, 0);
-    if (slice->cls->pool_terminate)
-        slice->cls->pool_terminate(slice->pool_state, slice->close_reason);
+    end_pool_state(slice);
     cp_list_unlink(&slice->link);
     cp_list_unlink(&slice->dirty);
     cp_list_unlink(&slice->sleeping);
@@ -272,6 +278,12 @@ void cp_slice_touch(struct cp_slice *slice)
     cp_shard_look_after(slice->shard, slice);
 }
 
+static void tell_marked(const struct cp_slice *slice, const corepool_event_t *event)
+{
+    CP_MARKED(slice->shard, slice, CP_CALLS_ON_EVENT);
+    slice->config.on_event(event, slice->config.event_arg);
+}
+
 void cp_slice_tell(const struct cp_slice *slice, const corepool_event_t *event)
 {
     corepool_event_t told = *event;
@@ -279,7 +291,10 @@ void cp_slice_tell(const struct cp_slice *slice, const corepool_event_t *event)
         return;
     told.pool = slice->config.name;
     told.shard = slice->shard->index;
-    slice->config.on_event(&told, slice->config.event_arg);
+    if (cp_on_shard(slice->shard))
+        tell_marked(slice, &told);
+    else
+        slice->config.on_event(&told, slice->config.event_arg);
 }
 
 void cp_slice_warn(const struct cp_slice *slice, const cp_slot *slot, int code, const char *text)
@@ -338,19 +353,25 @@ static void init_core(struct cp_slice *slice, const struct cp_core_options *opti
     cp_slice_resize(slice, options->quota);
 }
 
+static int begin_pool_state(struct cp_slice *slice, void **pool_state)
+{
+    const struct cp_slice_config *config = &slice->config;
+    CP_MARKED(slice->shard, slice, CP_CALLS_POOL_INIT);
+    int status = config->cls->pool_init ? config->cls->pool_init(config->arg, slice->shard, pool_state) : COREPOOL_OK;
+    if (status > 0 && status != COREPOOL_IGNORE)
+        return cp_fail(COREPOOL_EINVAL, "pool_init of %s returned %d, which means nothing", config->cls->name, status);
+    return status;
+}
+
 int cp_slice_open(struct cp_slice *slice, const struct cp_slice_config *config)
 {
     void *pool_state = config->arg;
     if (config->timed && !has_histogram(slice, &slice->holds))
         return cp_fail(COREPOOL_ENOMEM, "no memory to measure leases on shard %u", slice->shard->index);
-    if (config->cls->pool_init) {
-        int status = config->cls->pool_init(config->arg, slice->shard, &pool_state);
-        if (status > 0 && status != COREPOOL_IGNORE)
-            return cp_fail(COREPOOL_EINVAL, "pool_init of %s returned %d, which means nothing", config->cls->name, status);
-        if (status != COREPOOL_OK)
-            return status;
-    }
     slice->config = *config;
+    int status = begin_pool_state(slice, &pool_state);
+    if (status != COREPOOL_OK)
+        return status;
     slice->cls = config->cls;
     slice->pool_state = pool_state;
     slice->lost_cpu = slice->close_wanted = slice->watched = false;

@@ -216,6 +216,7 @@ void cp_worker_open(cp_slot *slot)
         open_blocking(slot);
         return;
     }
+    CP_MARKED(slot->slice->shard, slot->slice, CP_CALLS_INIT);
     int status = class_of(slot)->init(slot, slot->slice->pool_state, &resource);
     finish_open(slot, status, resource);
 }
@@ -232,6 +233,7 @@ void cp_worker_terminate(cp_slot *slot, corepool_reason_t reason)
         job->reason = (uint8_t)reason;
         queue_work(slot);
     } else {
+        CP_MARKED(slot->slice->shard, slot->slice, CP_CALLS_TERMINATE);
         int status = cls->terminate(slot, slot->slice->pool_state, resource_of(slot), reason);
         if (status != COREPOOL_PENDING)
             finish_terminate(slot, status);
@@ -241,6 +243,7 @@ void cp_worker_terminate(cp_slot *slot, corepool_reason_t reason)
 void cp_worker_detach(cp_slot *slot)
 {
     const corepool_class_t *cls = class_of(slot);
+    CP_MARKED(slot->slice->shard, slot->slice, CP_CALLS_DETACH);
     int status = cls->detach ? cls->detach(slot, slot->slice->pool_state, resource_of(slot)) : COREPOOL_OK;
     if (status == COREPOOL_PENDING)
         return;
@@ -253,6 +256,7 @@ void cp_worker_cancel_open(cp_slot *slot)
 {
     const corepool_class_t *cls = class_of(slot);
     struct job *job = slot->job;
+    CP_MARKED(slot->slice->shard, slot->slice, CP_CALLS_INIT_CANCEL);
     if (job)
         uv_cancel((uv_req_t *)&job->work); /* no effect when it runs already: then it is waited for */
     else if (cls->init_cancel)
