@@ -257,6 +257,8 @@ void cp_slice_pump(struct cp_slice *slice)
         slice->pumping = false;
         return;
     }
+    if (slice->sift_wanted)
+        cp_slice_sift(slice);
     int64_t now;
     do {
         now = cp_now_ns();
@@ -374,7 +376,7 @@ int cp_slice_open(struct cp_slice *slice, const struct cp_slice_config *config)
         return status;
     slice->cls = config->cls;
     slice->pool_state = pool_state;
-    slice->lost_cpu = slice->close_wanted = slice->watched = false;
+    slice->lost_cpu = slice->close_wanted = slice->sift_wanted = slice->watched = false;
     slice->nudge.deliver = deliver_nudge;
     slice->error[0] = '\0';
     slice->leases_before = 0;

@@ -87,6 +87,7 @@ struct cp_slice {
     _Atomic bool quiet;          /* nothing waited and nothing was out at the last change, while it is watched */
     bool lost_cpu;               /* the shelf was made portable because the manager lost its CPU */
     bool close_wanted;
+    bool sift_wanted;            /* a doomed worker was out of reach on the shelf */
     uint8_t close_reason;
 };
 

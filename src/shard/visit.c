@@ -12,10 +12,13 @@
 void cp_slice_sift(struct cp_slice *slice)
 {
     struct cp_item *item;
+    slice->sift_wanted = false;
     for (uint32_t left = cp_shelf_idle(&slice->shelf); left > 0; left--) {
         enum cp_shelf_outcome outcome = cp_shelf_take(&slice->shelf, CP_OLDEST, &item);
-        if (outcome == CP_SHELF_ELSEWHERE && cp_slice_leave_cpu(slice))
+        if (outcome == CP_SHELF_ELSEWHERE) {
+            slice->sift_wanted = !cp_slice_leave_cpu(slice); /* then with the next wake-up */
             outcome = cp_shelf_take(&slice->shelf, CP_OLDEST, &item);
+        }
         if (outcome != CP_SHELF_DONE)
             return;
         cp_slot *slot = cp_slot_of(item);
