@@ -146,6 +146,9 @@ static bool do_finish(struct cp_slice *slice)
 {
     note(NOTE_FINISH, (int)slice->number, 0, 0);
     check_finish(slice);
+    cp_core_next(&slice->core, world.now, &slice->shard->action);
+    if (slice->shard->action.what != CP_DO_NOTHING)
+        broke("L5", "slice %u has finished and goes on", slice->number);
     slice_finished(slice);
     return false;
 }

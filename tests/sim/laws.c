@@ -33,6 +33,9 @@ void check_usable(const cp_slot *slot)
 
 void arrives(struct cp_slice *slice, struct ask *ask)
 {
+    if (slice->epoch != ask->request.epoch)
+        broke("L5", "slice %u queues request %u, which was sent to another life of it", slice->number,
+              ask->number);
     if (ask->fate == SENT)
         ask->fate = QUEUED;
     ask->queued = true;
@@ -155,8 +158,11 @@ static bool is_busy(const struct cp_slice *slice)
 void check_sums(const struct cp_slice *slice)
 {
     const struct cp_core *core = &slice->core;
+    struct cp_core_counts counts;
     if (slice->epoch == 0)
         return;
+    if (!cp_core_snapshot(core, &counts))
+        broke("L1", "slice %u: the core is for ever in the midst of a change", slice->number);
     if (slice->at[VACANT] != core->vacant || slice->at[OPENING] != core->opening ||
         slice->at[CLOSING] != core->closing || live(slice) != core->live)
         broke("L1", "slice %u: vacant %u opening %u live %u closing %u are %u, %u, %u, %u", slice->number,
@@ -237,8 +243,16 @@ void check_world(void)
     each_slice(check_slice);
 }
 
+static void check_evicted(const struct cp_slice *slice)
+{
+    for (uint32_t i = 0; i < slice->core.options.quota; i++)
+        if (slice->known[i].alive && (slice->known[i].evicted || slice->known[i].reason != REASON_NONE))
+            broke("L6", "slice %u: the worker of slot %u was to be terminated", slice->number, i);
+}
+
 static void check_slice_quiescent(const struct cp_slice *slice)
 {
+    check_evicted(slice);
     if (slice->epoch == 0)
         broke("liveness", "slice %u is closed and does not open again", slice->number);
     check_rest(slice);

@@ -106,7 +106,6 @@ static void run_one(uint64_t index)
 /* Every jobs-th seed, so that all jobs have as much to do. */
 static _Noreturn void run_job(unsigned job)
 {
-    trace_catch_signals();
     for (uint64_t i = job; i < options.seeds; i += options.jobs)
         run_one(i);
     memcpy(results->counts[job], note_counts, sizeof note_counts);
@@ -204,9 +203,9 @@ static int run_seeds(void)
 int main(int argc, char **argv)
 {
     read_options(argc, argv);
+    trace_catch_signals();
     if (!options.traces)
         return run_seeds();
-    trace_catch_signals();
     uint64_t hash = run_seed(options.trace, options.careful, true);
     printf("seed %" PRIu64 ", %" PRIu64 " steps, trace %016" PRIx64 ": all laws held\n", options.trace,
            world.steps, hash);

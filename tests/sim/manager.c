@@ -150,9 +150,10 @@ static void sift(struct cp_slice *slice)
     struct shard *shard = slice->shard;
     cp_slot *slot;
     enum cp_shelf_outcome outcome = shelf_take(slice, manager_cpu(shard), CP_OLDEST, HELD, &slot);
-    if (outcome == CP_SHELF_ELSEWHERE && leave_cpu(slice))
+    if (outcome == CP_SHELF_ELSEWHERE) {
+        slice->sift_wanted = !leave_cpu(slice); /* then with the next wake-up */
         outcome = shelf_take(slice, manager_cpu(shard), CP_OLDEST, HELD, &slot);
-    slice->dirty = true;
+    }
     if (outcome != CP_SHELF_DONE)
         return;
     if (atomic_load(&slot->item.doomed) ||
@@ -162,6 +163,14 @@ static void sift(struct cp_slice *slice)
         shard->slice = slice;
         shard->then = sift;
     }
+}
+
+static void sift_shelf(struct cp_slice *slice)
+{
+    slice->sift_wanted = false;
+    slice->shard->left = shelf_idle(slice);
+    if (slice->shard->left)
+        sift(slice);
 }
 
 static void evict(struct cp_slice *slice, cp_slot *slot)
@@ -175,9 +184,8 @@ static void evict(struct cp_slice *slice, cp_slot *slot)
     atomic_store(&slot->item.doomed, 1);
     if (tag == CP_TAG_MANAGER && !cp_list_is_empty(&slot->link) && !slice->core.closed) {
         cp_core_doom_idle(&slice->core, slot, REASON_EVICTED);
-    } else if (tag >= CP_TAG_SHELVED && shelf_idle(slice)) {
-        slice->shard->left = shelf_idle(slice);
-        sift(slice);
+    } else if (tag >= CP_TAG_SHELVED) {
+        sift_shelf(slice);
     } else if (tag == CP_TAG_RETURNED) {
         collect(slice);
     }
@@ -311,7 +319,8 @@ void manager_step(struct shard *shard)
     } else if ((slice = first_dirty(shard))) {
         slice->dirty = false;
         shard->pumping = slice;
-        pump(shard);
+        if (slice->sift_wanted)
+            sift_shelf(slice);
     } else {
         return;
     }

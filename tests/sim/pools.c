@@ -34,6 +34,7 @@ static struct cp_core_options draw_options(const struct cp_slice *slice)
         .quota = 1 + (uint32_t)draw(slice->capacity),
         .lazy = slice->pool->lazy,
         .managed = slice->pool->managed,
+        .fifo = slice->pool->fifo,
         .max_opening = 1 + (uint32_t)draw(4),
         .backoff_min_ns = shortest,
         .backoff_max_ns = shortest << draw(6),
@@ -46,11 +47,12 @@ void slice_open(struct cp_slice *slice)
     struct cp_core_options options = draw_options(slice);
     const struct pool *pool = slice->pool;
     note(NOTE_REOPEN, (int)slice->number, (int)options.quota, 0);
-    slice->lost_cpu = slice->close_wanted = false;
+    slice->lost_cpu = slice->close_wanted = slice->sift_wanted = false;
     slice->close_reason = REASON_CLOSED;
     shelf_init(slice, (pool->portable ? CP_SHELF_PORTABLE : 0u) | (pool->fifo ? CP_SHELF_FIFO : 0u) |
                           (pool->managed ? CP_SHELF_MANAGED | CP_SHELF_WAITING : 0u));
     cp_core_init(&slice->core, &options, slice->slots);
+    atomic_store(&slice->core.waits, &slice->waits);
     slice->core.listening = pool->managed; /* for good: every give and take goes to the manager */
     slice->epoch = ++world.epochs;
     slice->dirty = true;

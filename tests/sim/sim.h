@@ -164,7 +164,8 @@ struct cp_slice {
     bool nudged;
     uint64_t epoch;
     struct cp_core core;
-    bool lost_cpu, close_wanted;
+    struct cp_histogram waits;
+    bool lost_cpu, close_wanted, sift_wanted;
     enum reason close_reason;
     bool dirty;    /* to be looked after */
     int64_t timer; /* when its wake-up is due */
@@ -335,7 +336,7 @@ const char *note_name(enum note note);
 
 /* A law broke: says so with the trace's end, and ends the process with status 1. */
 _Noreturn void broke(const char *law, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* Signals that end a process are reported so, too. */
+/* Signals that end a process are reported so, too. Only one of this process and its children reports. */
 void trace_catch_signals(void);
 
 /* --- shelf.c: each function is one atomic step --- */

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "sim.h"
@@ -22,6 +23,9 @@ uint64_t note_counts[NOTES];
 static struct line lines[LINES];
 static uint64_t written, hash;
 static bool is_aloud;
+
+/* The process that reports. Shared with children. */
+static _Atomic pid_t *reporter;
 
 static const char *const words[NOTES] = {
 #define NOTE_WORDS(name, text) text,
@@ -82,9 +86,22 @@ static void print_end(void)
             print_line(stderr, &lines[i % LINES]);
 }
 
+/* One report is enough: who comes later waits for its end. A report that crashes is over. */
+static void claim_report(void)
+{
+    pid_t nobody = 0;
+    if (atomic_compare_exchange_strong(reporter, &nobody, getpid()))
+        return;
+    if (nobody == getpid())
+        _exit(1);
+    for (;;)
+        pause();
+}
+
 _Noreturn void broke(const char *law, const char *format, ...)
 {
     va_list args;
+    claim_report();
     fflush(stdout);
     print_end();
     fprintf(stderr, "BROKEN %s: ", law);
@@ -106,6 +123,11 @@ static void die(int signal_number)
 void trace_catch_signals(void)
 {
     static const int signals[] = {SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGILL};
+    reporter = mmap(NULL, sizeof *reporter, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (reporter == MAP_FAILED) {
+        perror("sim");
+        exit(1);
+    }
     for (unsigned i = 0; i < sizeof signals / sizeof *signals; i++)
         sigaction(signals[i], &(struct sigaction){.sa_handler = die, .sa_flags = (int)SA_RESETHAND}, NULL);
 }
