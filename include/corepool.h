@@ -8,6 +8,7 @@
 #include <corepool/http.h>
 #include <corepool/http_relay.h>
 #include <corepool/keyed.h>
+#include <corepool/operate.h>
 #include <corepool/pool.h>
 #include <corepool/process.h>
 #include <corepool/runtime.h>

@@ -126,6 +126,7 @@ typedef struct corepool_stats {
     uint64_t grants;     /* served by the manager after waiting */
     uint64_t timeouts, cancels;
     uint64_t skips;      /* checkouts that the class skipped */
+    uint64_t sheds;      /* checkouts that were refused as overload */
     uint64_t opens, open_failures, terminated;
     uint64_t removed[COREPOOL_REASON_USER + 1]; /* of `terminated`, by corepool_reason_t; the program's own in the last */
     uint64_t reclaimed;  /* leases taken back from threads that had ended */

@@ -119,7 +119,9 @@ typedef struct corepool_class {
     /* At the checkout of a worker that was idle for validate_after_ms. Thread: the caller's. COREPOOL_OK or
      * COREPOOL_REMOVE (reason VALIDATE; the same request tries the next). */
     int (*validate)(void *resource);
-    /* corepool_detach: forgets the resource, which is the client's from now on; terminate does not run. COREPOOL_OK. */
+    /* corepool_detach: forgets the resource, which is the client's from now on; terminate does not run. COREPOOL_OK;
+     * or COREPOOL_PENDING, and later exactly one corepool_worker_gone. A negative code is a COREPOOL_EVENT_WARNING, and
+     * otherwise as OK. */
     int (*detach)(corepool_worker_t *worker, void *pool_state, void *resource);
 
     /* Ends a worker that was initialised: exactly once, with its newest resource. COREPOOL_OK; or COREPOOL_PENDING, and

@@ -155,10 +155,10 @@ static void give_back(struct cp_request *request)
 /* The manager has decided against it. */
 static void refuse(struct async *async)
 {
-    bool skipped = atomic_load(&async->request.outcome) == CP_SKIPPED;
+    enum cp_outcome outcome = atomic_load(&async->request.outcome);
     atomic_store(&async->request.life, CP_LIFE_FREE);
     if (async->waiting)
-        finish(async, skipped ? cp_checkout_skipped(&async->checkout) : cp_pool_closed(async->checkout.pool), NULL);
+        finish(async, cp_checkout_refused(&async->checkout, outcome), NULL);
 }
 
 /* The manager has decided. */
@@ -230,6 +230,9 @@ static void start_timer(struct async *async)
 static int start_waiting(struct cp_loop *loop, const struct cp_checkout *checkout, int64_t timeout_ms,
                          corepool_checkout_cb cb, void *arg, corepool_request_t *handle)
 {
+    int status = cp_checkout_admit(checkout);
+    if (status != COREPOOL_OK)
+        return status;
     struct async *async = take_async(loop);
     if (!async)
         return cp_fail(COREPOOL_ENOMEM, "no memory to wait");
@@ -238,7 +241,7 @@ static int start_waiting(struct cp_loop *loop, const struct cp_checkout *checkou
     async->timeout_ms = timeout_ms;
     async->cb = cb;
     async->arg = arg;
-    int status = post(async);
+    status = post(async);
     if (status != COREPOOL_OK) {
         cp_list_push_front(&loop->spare, &async->link);
         return status;

@@ -299,10 +299,50 @@ void cp_checkout_fill(const struct cp_checkout *checkout, struct cp_request *req
     request->posted_at = cp_now_ns();
 }
 
-int cp_checkout_skipped(const struct cp_checkout *checkout)
+static int skipped(const struct cp_checkout *checkout)
 {
     const corepool_class_t *cls = checkout->slice->cls;
     return cp_fail(COREPOOL_ESKIPPED, "class %s skipped this checkout", cls->name);
+}
+
+static int overloaded(const struct cp_checkout *checkout)
+{
+    const struct cp_slice *slice = checkout->slice;
+    return cp_fail(COREPOOL_EOVERLOAD, "%u requests wait on shard %u: no more than %u may",
+                   atomic_load(&slice->core.waiting), slice->shard->index, atomic_load(&checkout->pool.impl->max_waiting));
+}
+
+static int draining(void)
+{
+    return cp_fail(COREPOOL_ECLOSED, "the pool is draining");
+}
+
+int cp_checkout_admit(const struct cp_checkout *checkout)
+{
+    struct cp_slice *slice = checkout->slice;
+    uint32_t most = atomic_load_explicit(&checkout->pool.impl->max_waiting, memory_order_relaxed);
+    if (checkout->again || checkout->enqueued)
+        return COREPOOL_OK;
+    if (atomic_load(&checkout->pool.impl->draining))
+        return draining();
+    /* A manager without a shelf has requests in its queue for which workers are idle. */
+    if (!most || atomic_load_explicit(&slice->core.waiting, memory_order_relaxed) < most ||
+        atomic_load_explicit(&slice->shelf.flags, memory_order_relaxed) & CP_SHELF_MANAGED)
+        return COREPOOL_OK;
+    atomic_fetch_add_explicit(&slice->refused, 1, memory_order_relaxed);
+    return overloaded(checkout);
+}
+
+int cp_checkout_refused(const struct cp_checkout *checkout, enum cp_outcome outcome)
+{
+    switch (outcome) {
+    case CP_SKIPPED: return skipped(checkout);
+    case CP_DRAINING: return draining();
+    case CP_OVERLOADED: return overloaded(checkout);
+    case CP_SHED:
+        return cp_fail(COREPOOL_ESHED, "shed on shard %u: requests wait too long there", checkout->slice->shard->index);
+    default: return cp_pool_closed(checkout->pool);
+    }
 }
 
 int cp_checkout_validate(const struct cp_checkout *checkout, corepool_lease_t *lease)
@@ -321,7 +361,7 @@ int cp_checkout_validate(const struct cp_checkout *checkout, corepool_lease_t *l
         atomic_fetch_add_explicit(&lease->worker->slice->skips, 1, memory_order_relaxed);
     cp_lease_end(lease, checkout->self, skip ? COREPOOL_REASON_NONE : cp_verdict(verdict, COREPOOL_REASON_CHECKOUT));
     *lease = (corepool_lease_t){0}; /* also if the callback ended it itself */
-    return skip ? cp_checkout_skipped(checkout) : COREPOOL_REMOVE;
+    return skip ? skipped(checkout) : COREPOOL_REMOVE;
 }
 
 int cp_checkout_granted(struct cp_checkout *checkout, cp_slot *slot, uint64_t stamp, void *client,
@@ -420,6 +460,9 @@ static enum cp_outcome sleep_on(struct cp_request *request, int64_t deadline)
 /* OK with a validated lease, COREPOOL_REMOVE to look again, or an error. */
 static int wait_for_grant(struct cp_checkout *checkout, int64_t timeout_ms, corepool_lease_t *lease)
 {
+    int admitted = cp_checkout_admit(checkout);
+    if (admitted != COREPOOL_OK)
+        return admitted;
     struct cp_request *request = take_request(checkout->self);
     if (!request)
         return cp_fail(COREPOOL_ENOMEM, "no memory to wait");
@@ -440,11 +483,8 @@ static int wait_for_grant(struct cp_checkout *checkout, int64_t timeout_ms, core
     uint64_t stamp = request->stamp;
     void *client = request->client;
     atomic_store(&request->life, CP_LIFE_FREE);
-    switch (outcome) {
-    case CP_GRANTED: return cp_checkout_granted(checkout, slot, stamp, client, lease);
-    case CP_SKIPPED: return cp_checkout_skipped(checkout);
-    default: return cp_pool_closed(checkout->pool);
-    }
+    return outcome == CP_GRANTED ? cp_checkout_granted(checkout, slot, stamp, client, lease)
+                                 : cp_checkout_refused(checkout, outcome);
 }
 
 /* --- public ------------------------------------------------------------------------------------------------------------------ */
@@ -616,6 +656,8 @@ int corepool_checkout_try(corepool_pool_t pool, const corepool_checkout_options_
         return cp_fail(COREPOOL_ENOTSUP, "a managed pool has no shelf to try: every checkout asks its manager");
     do {
         enum cp_shelf_outcome outcome = cp_checkout_take(&checkout, &slot);
+        if (outcome == CP_SHELF_EMPTY && atomic_load(&pool.impl->draining))
+            return draining();
         if (outcome != CP_SHELF_DONE)
             return outcome == CP_SHELF_EMPTY ? cp_fail(COREPOOL_EEMPTY, "no worker is idle on the caller's shard")
                                              : cp_pool_closed(pool);

@@ -68,8 +68,11 @@ void cp_checkout_fill(const struct cp_checkout *checkout, struct cp_request *req
 int cp_checkout_granted(struct cp_checkout *checkout, cp_slot *slot, uint64_t stamp, void *client,
                         corepool_lease_t *lease);
 
-/* ESKIPPED with detail. */
-int cp_checkout_skipped(const struct cp_checkout *checkout);
+/* Before it waits: OK, or an error that is certain already. What enqueue has seen is left to the manager, who tells the class. */
+int cp_checkout_admit(const struct cp_checkout *checkout);
+
+/* The error of a request that the manager did not grant. */
+int cp_checkout_refused(const struct cp_checkout *checkout, enum cp_outcome outcome);
 
 /* Ends a lease: back to use, or to be terminated for `reason` (as from cp_verdict) if that is not NONE. OK or ESTALE. */
 int cp_lease_end(corepool_lease_t *lease, struct cp_thread *self, uint32_t reason);

@@ -16,6 +16,7 @@
 #define MAX_OPENING_DEFAULT 8
 #define BACKOFF_MIN_DEFAULT_MS 20
 #define BACKOFF_MAX_DEFAULT_MS 2000
+#define SHED_INTERVAL_DEFAULT_MS 100
 #define VALIDATE_AFTER_DEFAULT_MS 500
 #define LIFETIME_JITTER_DEFAULT 10u
 /* A day: far above any use, far below an overflow in nanoseconds. */
@@ -41,6 +42,17 @@ static int check_class(const corepool_class_t *cls)
     return COREPOOL_OK;
 }
 
+static int check_shedding(const corepool_pool_options_t *options)
+{
+    if (options->shed_target_ms < 0 || options->shed_target_ms > BACKOFF_LIMIT_MS)
+        return cp_fail(COREPOOL_EINVAL, "shed_target_ms: %lld: 0 (never) to a day", (long long)options->shed_target_ms);
+    if (options->shed_interval_ms < 0 || options->shed_interval_ms > BACKOFF_LIMIT_MS)
+        return cp_fail(COREPOOL_EINVAL, "shed_interval_ms: %lld: 0 (default) to a day", (long long)options->shed_interval_ms);
+    if (options->shed_interval_ms && !options->shed_target_ms)
+        return cp_fail(COREPOOL_EINVAL, "shed_interval_ms: %lld without shed_target_ms", (long long)options->shed_interval_ms);
+    return COREPOOL_OK;
+}
+
 static int check_options(const corepool_pool_options_t *options)
 {
     if (options->flags & ~KNOWN_FLAGS)
@@ -52,7 +64,7 @@ static int check_options(const corepool_pool_options_t *options)
     if (options->backoff_max_ms && options->backoff_max_ms < options->backoff_min_ms)
         return cp_fail(COREPOOL_EINVAL, "backoff_max_ms: %lld is less than backoff_min_ms",
                        (long long)options->backoff_max_ms);
-    return COREPOOL_OK;
+    return check_shedding(options);
 }
 
 static int check_time(const char *field, int64_t time_ms)
@@ -82,7 +94,7 @@ static int check_idle_options(const corepool_pool_options_t *options, unsigned s
     return COREPOOL_OK;
 }
 
-static int check_size(const corepool_runtime_t *runtime, unsigned size, unsigned flags)
+int cp_pool_check_size(const struct corepool_runtime *runtime, unsigned size, unsigned flags)
 {
     if (size == 0)
         return cp_fail(COREPOOL_EINVAL, "size: 0: a pool has at least one worker");
@@ -106,18 +118,18 @@ int cp_pool_check_handle(corepool_pool_t pool)
 
 /* With at least one worker per shard: even shares, the first shards take the remainder. With fewer: as many shards as
  * workers, spread evenly, get one each. The sum is `size`. */
-static uint32_t quota_of(unsigned shard, unsigned shards, unsigned size)
+uint32_t cp_pool_quota_of(unsigned rank, unsigned of, unsigned size)
 {
-    if (size >= shards)
-        return size / shards + (shard < size % shards);
-    return (uint64_t)(shard + 1) * size / shards - (uint64_t)shard * size / shards;
+    if (size >= of)
+        return size / of + (rank < size % of);
+    return (uint64_t)(rank + 1) * size / of - (uint64_t)rank * size / of;
 }
 
 /* `warm` shared out in the same way among the slices that there are: never more than the quota. */
 static uint32_t warm_of(unsigned shard, unsigned shards, unsigned size, unsigned warm)
 {
     unsigned slices = size < shards ? size : shards;
-    return quota_of((unsigned)((uint64_t)shard * slices / shards), slices, warm);
+    return cp_pool_quota_of((unsigned)((uint64_t)shard * slices / shards), slices, warm);
 }
 
 /* The slice that serves a shard's callers: its own, else the nearest shard's that has one. */
@@ -213,7 +225,7 @@ static int open_slices(struct corepool_pool_impl *impl, const struct cp_slice_co
     for (unsigned i = 0; i < runtime->shards; i++) {
         const struct corepool_shard *shard = &runtime->shard[i];
         struct opening opening = {.impl = impl, .config = *base};
-        opening.config.core.quota = quota_of(i, runtime->shards, size);
+        opening.config.core.quota = cp_pool_quota_of(i, runtime->shards, size);
         opening.config.core.warm = warm_of(i, runtime->shards, size, base->core.warm);
         opening.config.core.seed = (uint64_t)cp_now_ns() + i * UINT64_C(0x9E3779B97F4A7C15);
         opening.config.portable = runtime->shelf == COREPOOL_SHELF_PORTABLE || size < runtime->shards ||
@@ -307,11 +319,15 @@ static void describe(struct cp_slice_config *base, struct corepool_pool_impl *im
 {
     int64_t least = options->backoff_min_ms ? options->backoff_min_ms : BACKOFF_MIN_DEFAULT_MS;
     int64_t most = options->backoff_max_ms ? options->backoff_max_ms : BACKOFF_MAX_DEFAULT_MS;
+    int64_t interval = options->shed_interval_ms ? options->shed_interval_ms : SHED_INTERVAL_DEFAULT_MS;
     if (options->backtrace_every)
         load_backtrace();
     snprintf(impl->name, sizeof impl->name, "%s", options->name ? options->name : cls->name);
     impl->cls = cls;
     impl->stop_early = COREPOOL_REASON_NONE;
+    impl->flags = options->flags;
+    atomic_store(&impl->draining, 0);
+    atomic_store(&impl->max_waiting, options->max_waiting);
     impl->cpus = 0; /* until a slice has an rseq shelf */
     *base = (struct cp_slice_config){
         .cls = cls,
@@ -328,10 +344,14 @@ static void describe(struct cp_slice_config *base, struct corepool_pool_impl *im
                  .max_opening = options->max_opening ? options->max_opening : MAX_OPENING_DEFAULT,
                  .backoff_min_ns = least * CP_NS_PER_MS,
                  .backoff_max_ns = (most < least ? least : most) * CP_NS_PER_MS,
+                 .max_waiting = options->max_waiting,
+                 .shed_target_ns = options->shed_target_ms * CP_NS_PER_MS,
+                 .shed_interval_ns = interval * CP_NS_PER_MS,
                  .look = look_options(cls, options)},
         .on_event = options->on_event,
         .event_arg = options->event_arg,
         .finished = on_slice_finished,
+        .changed = cp_pool_changed,
         .stop = on_stop_wanted,
         .context = impl,
     };
@@ -366,7 +386,7 @@ int cp_pool_check_open(corepool_runtime_t *runtime, const corepool_class_t *cls,
     if (status == COREPOOL_OK)
         status = check_options(options);
     if (status == COREPOOL_OK)
-        status = check_size(runtime, size, options->flags);
+        status = cp_pool_check_size(runtime, size, options->flags);
     return status == COREPOOL_OK ? check_idle_options(options, size) : status;
 }
 
@@ -375,7 +395,7 @@ static int begin_open(corepool_runtime_t *runtime)
 {
     pthread_mutex_lock(&runtime->lock);
     bool running = runtime->state == CP_RUNNING;
-    runtime->opening += running;
+    runtime->calls += running;
     pthread_mutex_unlock(&runtime->lock);
     return running ? COREPOOL_OK : cp_fail(COREPOOL_ECLOSED, "the runtime is stopping");
 }
@@ -383,7 +403,7 @@ static int begin_open(corepool_runtime_t *runtime)
 static void end_open(corepool_runtime_t *runtime)
 {
     pthread_mutex_lock(&runtime->lock);
-    runtime->opening--;
+    runtime->calls--;
     pthread_cond_broadcast(&runtime->changed);
     pthread_mutex_unlock(&runtime->lock);
 }
@@ -391,6 +411,7 @@ static void end_open(corepool_runtime_t *runtime)
 static int open_pool(struct corepool_pool_impl *impl, const struct cp_slice_config *base, unsigned size,
                      corepool_pool_t *pool)
 {
+    impl->size = size;
     int status = open_slices(impl, base, size);
     if (status == COREPOOL_OK)
         status = fill_tables(impl);
@@ -502,6 +523,7 @@ void cp_pool_begin_close(struct corepool_pool_impl *impl, corepool_reason_t reas
     atomic_store(&impl->close_reason, reason);
     atomic_store(&impl->generation, generation + 1);
     cp_pool_each_slice(impl, close_slice, NULL);
+    pthread_cond_broadcast(&impl->runtime->changed); /* who waits for the pool waits no longer */
 }
 
 int cp_pool_closed(corepool_pool_t pool)

@@ -266,7 +266,7 @@ int corepool_runtime_start(const corepool_runtime_options_t *options, corepool_r
 
 static bool are_pools_gone(const struct corepool_runtime *runtime)
 {
-    return cp_list_is_empty(&runtime->pools) && runtime->opening == 0;
+    return cp_list_is_empty(&runtime->pools) && runtime->calls == 0;
 }
 
 static bool is_down(const struct corepool_runtime *runtime)

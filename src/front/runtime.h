@@ -22,7 +22,7 @@ struct corepool_runtime {
     pthread_mutex_t lock;
     pthread_cond_t changed;       /* a pool is gone, an open has ended, the state is another */
     enum cp_runtime_state state;
-    unsigned opening;             /* calls of corepool_pool_open under way */
+    unsigned calls;               /* of corepool_pool_open and of operations under way */
     struct cp_list pools;         /* open and closing */
     struct cp_list spare_pools;
     struct cp_list attachments;
@@ -50,6 +50,8 @@ struct corepool_pool_impl {
     /* Control. */
     struct corepool_runtime *runtime cp_line_aligned;
     _Atomic uint32_t close_reason;   /* corepool_reason_t; set before the generation becomes even */
+    _Atomic uint32_t draining;       /* new checkouts are refused */
+    _Atomic uint32_t max_waiting;    /* per slice; 0: no limit */
     const corepool_class_t *cls;
     char name[CP_POOL_NAME_BYTES];
     struct cp_pool_owner owner;
@@ -57,6 +59,10 @@ struct corepool_pool_impl {
     uint32_t known;                  /* generation of the handles to the pool that is open or closing; 0: none */
     uint32_t slices_left;            /* not yet finished */
     uint8_t stop_early;              /* corepool_reason_t: a ping has stopped it before it was known; or NONE */
+    uint32_t flags;                  /* COREPOOL_POOL_…; fixed while open */
+    uint32_t watchers;               /* calls that wait for a change of its slices */
+    bool operating;                  /* an operation is changing its slices; `size` is that one's */
+    uint32_t size;                   /* of the whole pool */
     struct cp_slice **own;           /* [shards]: each shard's own slice until it has finished, else NULL */
     struct cp_list link;             /* in pools or spare_pools */
     uint32_t possible_cpus;          /* length of by_cpu */
@@ -97,6 +103,15 @@ int cp_pool_check_open(corepool_runtime_t *runtime, const corepool_class_t *cls,
 /* Opens a pool from arguments that have been checked. `owner` hears of a pool that was opened only. */
 int cp_pool_open(corepool_runtime_t *runtime, const corepool_class_t *cls, void *arg, unsigned size,
                  const corepool_pool_options_t *options, struct cp_pool_owner owner, corepool_pool_t *pool);
+
+/* EINVAL naming size, or OK. */
+int cp_pool_check_size(const struct corepool_runtime *runtime, unsigned size, unsigned flags);
+
+/* The share of shard (or slice) `rank` of so many in a pool of `size`; the sum is `size`, and 0 is possible with fewer. */
+uint32_t cp_pool_quota_of(unsigned rank, unsigned of, unsigned size);
+
+/* A slice's `changed`: tells the calls that wait for it. Thread: the slice's shard. */
+bool cp_pool_changed(struct cp_slice *slice, void *context);
 
 /* Calls fn for each slice that has not finished, under the runtime's lock. */
 void cp_pool_each_slice(struct corepool_pool_impl *impl, void (*fn)(struct cp_slice *, void *), void *arg);

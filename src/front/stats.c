@@ -99,6 +99,7 @@ static void add_requests(corepool_stats_t *stats, const struct cp_slice *slice)
     stats->timeouts += atomic_load(&slice->core.timeouts);
     stats->cancels += atomic_load(&slice->core.cancels);
     stats->skips += atomic_load(&slice->skips);
+    stats->sheds += atomic_load(&slice->core.sheds) + atomic_load(&slice->refused);
 }
 
 static void add_ends(corepool_stats_t *stats, const struct cp_slice *slice)

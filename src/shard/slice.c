@@ -342,6 +342,7 @@ static void reset_counts(struct cp_slice *slice)
     for (unsigned i = 0; i <= COREPOOL_REASONS; i++)
         atomic_store(&slice->ended[i], 0);
     atomic_store(&slice->skips, 0);
+    atomic_store(&slice->refused, 0);
     atomic_store(&slice->reclaimed, 0);
     atomic_store(&slice->overdue, 0);
 }

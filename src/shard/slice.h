@@ -69,6 +69,7 @@ struct cp_slice {
     char error[CP_ERROR_BYTES];
     /* Counts of callers. */
     _Atomic uint64_t skips;
+    _Atomic uint64_t refused;     /* by callers themselves: too many waited */
     _Atomic uint64_t reclaimed;  /* leases of threads that have ended */
     _Atomic(struct cp_histogram *) holds; /* NULL: nobody wants to know */
     /* The manager's. */

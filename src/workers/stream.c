@@ -159,6 +159,15 @@ int cp_stream_terminate(corepool_worker_t *worker, void *pool_state, void *resou
     return COREPOOL_PENDING; /* on_eye_closed ends it */
 }
 
+/* The socket is a client's from now on. */
+int cp_stream_detach(corepool_worker_t *worker, void *pool_state, void *resource)
+{
+    struct cp_stream *stream = resource;
+    (void)worker, (void)pool_state;
+    close_eye(&stream->home);
+    return COREPOOL_PENDING; /* on_eye_closed ends it */
+}
+
 /* What lies in the socket: > 0 bytes, 0 nothing, < 0 the end or an error. */
 static int peek(const struct cp_stream *stream)
 {

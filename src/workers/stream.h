@@ -51,6 +51,7 @@ int cp_stream_open(corepool_worker_t *worker, const corepool_stream_options_t *o
 void cp_stream_cancel(corepool_worker_t *worker, void *pool_state);
 int cp_stream_checkout(void *pool_state, void *resource, void *command, void **client);
 int cp_stream_checkin(void *pool_state, void *resource, void *client);
+int cp_stream_detach(corepool_worker_t *worker, void *pool_state, void *resource);
 int cp_stream_terminate(corepool_worker_t *worker, void *pool_state, void *resource, corepool_reason_t reason);
 
 /* The stream under a lease of class `cls`, or NULL with detail. Holder. */

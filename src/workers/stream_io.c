@@ -3,6 +3,8 @@
  * No state of its own. Thread: the class's pool_init and init on the shard, everything else the holder's. */
 #include "workers/stream.h"
 
+#include <corepool/operate.h>
+
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
@@ -38,6 +40,7 @@ const corepool_class_t corepool_stream_class = {
     .checkout = cp_stream_checkout,
     .checkin = cp_stream_checkin,
     .terminate = cp_stream_terminate,
+    .detach = cp_stream_detach,
 };
 
 struct cp_stream *cp_stream_of(const corepool_lease_t *lease, const corepool_class_t *cls)
@@ -52,6 +55,24 @@ int corepool_stream_fd(const corepool_lease_t *lease)
 {
     const struct cp_stream *stream = cp_stream_of(lease, &corepool_stream_class);
     return stream ? stream->fd : -1;
+}
+
+int corepool_stream_detach(corepool_lease_t *lease, int *fd)
+{
+    void *resource;
+    if (!fd)
+        return cp_fail(COREPOOL_EINVAL, "fd: NULL");
+    *fd = -1;
+    const struct cp_stream *stream = cp_stream_of(lease, &corepool_stream_class);
+    if (!stream)
+        return COREPOOL_EINVAL;
+    if (cp_slot_stamp(lease->worker) != lease->generation) /* the connection may be gone */
+        return cp_fail(COREPOOL_ESTALE, "the lease was ended before: checked in, or reclaimed");
+    int socket = stream->fd;
+    int status = corepool_detach(lease, &resource);
+    if (status == COREPOOL_OK)
+        *fd = socket;
+    return status;
 }
 
 int corepool_stream_watch(const corepool_lease_t *lease, int events, corepool_stream_cb cb, void *arg)

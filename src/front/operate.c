@@ -1,0 +1,447 @@
+/* front/operate.c: operations on pools that run.
+ *
+ * One operation of a pool at a time changes its slices (impl->operating), each on its own shard; what then has to be waited
+ * for is waited for without that, on the runtime's `changed`: slices that are watched tell of their changes under the lock.
+ * A call under way keeps the runtime from being stopped under it, and a pool that closes ends every wait. Control threads,
+ * but for corepool_detach. */
+#include <corepool/operate.h>
+
+#include "base/error.h"
+#include "front/runtime.h"
+
+/* --- one after the other ------------------------------------------------------------------------------------------ */
+
+/* Under the lock. */
+static int wait_for_turn(corepool_pool_t pool)
+{
+    struct corepool_pool_impl *impl = pool.impl;
+    while (cp_pool_is_open(pool) && impl->operating)
+        pthread_cond_wait(&impl->runtime->changed, &impl->runtime->lock);
+    return cp_pool_is_open(pool) ? COREPOOL_OK : cp_pool_closed(pool);
+}
+
+static int begin(corepool_pool_t pool, const char *what)
+{
+    int status = cp_check_control(what);
+    if (status == COREPOOL_OK)
+        status = cp_pool_check_handle(pool);
+    if (status != COREPOOL_OK)
+        return status;
+    pthread_mutex_lock(&pool.impl->runtime->lock);
+    pool.impl->runtime->calls++;
+    status = wait_for_turn(pool);
+    if (status == COREPOOL_OK)
+        pool.impl->operating = true;
+    else
+        pool.impl->runtime->calls--;
+    pthread_cond_broadcast(&pool.impl->runtime->changed);
+    pthread_mutex_unlock(&pool.impl->runtime->lock);
+    return status;
+}
+
+/* Lets the next one have its turn; this call goes on. Under the lock. */
+static void end_turn(struct corepool_pool_impl *impl)
+{
+    impl->operating = false;
+    pthread_cond_broadcast(&impl->runtime->changed);
+}
+
+/* Under the lock. */
+static void end_call(struct corepool_runtime *runtime)
+{
+    runtime->calls--;
+    pthread_cond_broadcast(&runtime->changed);
+}
+
+static int end(corepool_pool_t pool, int status)
+{
+    struct corepool_runtime *runtime = pool.impl->runtime;
+    pthread_mutex_lock(&runtime->lock);
+    end_turn(pool.impl);
+    end_call(runtime);
+    pthread_mutex_unlock(&runtime->lock);
+    return status;
+}
+
+/* --- every slice --------------------------------------------------------------------------------------------------- */
+
+struct visit {
+    corepool_pool_t pool;
+    int (*fn)(struct cp_slice *slice, const struct visit *visit);
+    uint32_t amount; /* for the whole pool; each slice takes its share */
+    bool on;
+    unsigned rank, slices;
+};
+
+static uint32_t share(const struct visit *visit)
+{
+    return cp_pool_quota_of(visit->rank, visit->slices, visit->amount);
+}
+
+static struct cp_slice *own_slice(corepool_pool_t pool, unsigned shard)
+{
+    pthread_mutex_lock(&pool.impl->runtime->lock);
+    struct cp_slice *slice = cp_pool_is_known(pool) ? pool.impl->own[shard] : NULL;
+    pthread_mutex_unlock(&pool.impl->runtime->lock);
+    return slice;
+}
+
+/* A slice finishes on this thread only, so it is there until fn has returned. */
+static int visit_on_shard(struct corepool_shard *shard, void *arg)
+{
+    const struct visit *visit = arg;
+    struct cp_slice *slice = own_slice(visit->pool, shard->index);
+    return slice ? visit->fn(slice, visit) : cp_pool_closed(visit->pool);
+}
+
+static unsigned count_slices(corepool_pool_t pool)
+{
+    pthread_mutex_lock(&pool.impl->runtime->lock);
+    unsigned slices = cp_pool_is_open(pool) ? pool.impl->slices_left : 0;
+    pthread_mutex_unlock(&pool.impl->runtime->lock);
+    return slices;
+}
+
+/* In the order of the shards; the first failure is reported, the others are visited all the same. */
+static int visit_slices(struct visit *visit)
+{
+    struct corepool_runtime *runtime = visit->pool.impl->runtime;
+    int status = COREPOOL_OK;
+    visit->rank = 0;
+    visit->slices = count_slices(visit->pool);
+    if (visit->slices == 0)
+        return cp_pool_closed(visit->pool);
+    for (unsigned i = 0; i < runtime->shards; i++)
+        if (own_slice(visit->pool, i)) {
+            int code = cp_shard_call(&runtime->shard[i], visit_on_shard, visit);
+            status = status == COREPOOL_OK ? code : status;
+            visit->rank++;
+        }
+    return status == COREPOOL_OK && visit->rank < visit->slices ? cp_pool_closed(visit->pool) : status;
+}
+
+/* The slice does what follows at once; callers are kept off where that is asked for. */
+static int pump(struct cp_slice *slice)
+{
+    unsigned shard = slice->shard->index;
+    cp_slice_pump(slice);
+    if (cp_slice_is_held(slice))
+        return COREPOOL_OK;
+    return cp_fail(COREPOOL_ESYSTEM, "shard %u has lost its CPU, and the kernel refuses the membarrier to reach it", shard);
+}
+
+/* --- size ---------------------------------------------------------------------------------------------------------- */
+
+static int reserve(struct cp_slice *slice, const struct visit *visit)
+{
+    return cp_slice_reserve(slice, share(visit));
+}
+
+static int resize(struct cp_slice *slice, const struct visit *visit)
+{
+    cp_slice_resize(slice, share(visit));
+    return pump(slice);
+}
+
+static int resize_all(corepool_pool_t pool, unsigned size)
+{
+    struct corepool_pool_impl *impl = pool.impl;
+    int status = cp_pool_check_size(impl->runtime, size, impl->flags);
+    if (status != COREPOOL_OK)
+        return status;
+    struct visit visit = {.pool = pool, .fn = reserve, .amount = size};
+    if (impl->flags & COREPOOL_POOL_PER_SHARD)
+        visit.amount *= impl->runtime->shards;
+    if (visit.amount < count_slices(pool))
+        return cp_fail(COREPOOL_EINVAL, "size: %u: the pool has %u slices, each with at least one worker", size,
+                       count_slices(pool));
+    status = visit_slices(&visit);
+    if (status != COREPOOL_OK)
+        return status;
+    impl->size = visit.amount;
+    visit.fn = resize;
+    return visit_slices(&visit);
+}
+
+int corepool_pool_resize(corepool_pool_t pool, unsigned size)
+{
+    int status = begin(pool, "corepool_pool_resize");
+    return status == COREPOOL_OK ? end(pool, resize_all(pool, size)) : status;
+}
+
+/* --- flush --------------------------------------------------------------------------------------------------------- */
+
+static int flush(struct cp_slice *slice, const struct visit *visit)
+{
+    cp_slice_flush(slice, visit->on);
+    return pump(slice);
+}
+
+int corepool_pool_flush(corepool_pool_t pool, corepool_flush_t how)
+{
+    struct visit visit = {.pool = pool, .fn = flush, .on = how == COREPOOL_FLUSH_GENTLY};
+    if ((unsigned)how > COREPOOL_FLUSH_NOW)
+        return cp_fail(COREPOOL_EINVAL, "how: %d is none of COREPOOL_FLUSH_…", (int)how);
+    int status = begin(pool, "corepool_pool_flush");
+    return status == COREPOOL_OK ? end(pool, visit_slices(&visit)) : status;
+}
+
+/* --- pause and resume ---------------------------------------------------------------------------------------------- */
+
+static int pause_slice(struct cp_slice *slice, const struct visit *visit)
+{
+    (void)visit;
+    cp_core_pause(&slice->core, true);
+    return pump(slice);
+}
+
+static int resume_slice(struct cp_slice *slice, const struct visit *visit)
+{
+    (void)visit;
+    cp_core_pause(&slice->core, false);
+    cp_core_drain(&slice->core, false);
+    return pump(slice);
+}
+
+int corepool_pool_pause(corepool_pool_t pool)
+{
+    struct visit visit = {.pool = pool, .fn = pause_slice};
+    int status = begin(pool, "corepool_pool_pause");
+    return status == COREPOOL_OK ? end(pool, visit_slices(&visit)) : status;
+}
+
+int corepool_pool_resume(corepool_pool_t pool)
+{
+    struct visit visit = {.pool = pool, .fn = resume_slice};
+    int status = begin(pool, "corepool_pool_resume");
+    if (status != COREPOOL_OK)
+        return status;
+    atomic_store(&pool.impl->draining, 0); /* before the slices take requests again */
+    return end(pool, visit_slices(&visit));
+}
+
+/* --- waiting for a pool -------------------------------------------------------------------------------------------- */
+
+bool cp_pool_changed(struct cp_slice *slice, void *context)
+{
+    struct corepool_pool_impl *impl = context;
+    (void)slice;
+    pthread_mutex_lock(&impl->runtime->lock);
+    bool watched = impl->watchers > 0;
+    pthread_cond_broadcast(&impl->runtime->changed);
+    pthread_mutex_unlock(&impl->runtime->lock);
+    return watched;
+}
+
+static void watch(struct corepool_pool_impl *impl)
+{
+    pthread_mutex_lock(&impl->runtime->lock);
+    impl->watchers++;
+    pthread_mutex_unlock(&impl->runtime->lock);
+}
+
+/* After the slices were visited with `status`: holds(pool, goal) is waited for. PENDING: the deadline came first. */
+static int await(corepool_pool_t pool, int status, int (*holds)(corepool_pool_t, uint64_t), uint64_t goal, int64_t timeout_ms)
+{
+    struct corepool_runtime *runtime = pool.impl->runtime;
+    int64_t deadline = cp_deadline_ns(cp_now_ns(), timeout_ms);
+    struct timespec until = {.tv_sec = deadline / CP_NS_PER_S, .tv_nsec = deadline % CP_NS_PER_S};
+    bool late = false;
+    pthread_mutex_lock(&runtime->lock);
+    end_turn(pool.impl);
+    if (status == COREPOOL_OK)
+        status = COREPOOL_PENDING;
+    while (status == COREPOOL_PENDING) {
+        status = cp_pool_is_open(pool) ? holds(pool, goal) : cp_pool_closed(pool);
+        if (status != COREPOOL_PENDING || late)
+            break;
+        late = deadline == CP_NEVER ? pthread_cond_wait(&runtime->changed, &runtime->lock) != 0
+                                    : pthread_cond_timedwait(&runtime->changed, &runtime->lock, &until) != 0;
+    }
+    pool.impl->watchers--;
+    pthread_mutex_unlock(&runtime->lock);
+    return status;
+}
+
+static int finish_call(corepool_pool_t pool, int status)
+{
+    pthread_mutex_lock(&pool.impl->runtime->lock);
+    end_call(pool.impl->runtime);
+    pthread_mutex_unlock(&pool.impl->runtime->lock);
+    return status;
+}
+
+/* --- drain --------------------------------------------------------------------------------------------------------- */
+
+static int drain_slice(struct cp_slice *slice, const struct visit *visit)
+{
+    (void)visit;
+    cp_core_drain(&slice->core, true);
+    slice->watched = true;
+    atomic_store(&slice->quiet, false);
+    return pump(slice);
+}
+
+static void see_quiet(struct cp_slice *slice, void *all)
+{
+    *(bool *)all &= atomic_load(&slice->quiet);
+}
+
+static int is_drained(corepool_pool_t pool, uint64_t goal)
+{
+    bool all = true;
+    (void)goal;
+    if (!atomic_load(&pool.impl->draining))
+        return cp_fail(COREPOOL_ECANCELED, "the pool was resumed");
+    cp_pool_each_slice(pool.impl, see_quiet, &all);
+    return all ? COREPOOL_OK : COREPOOL_PENDING;
+}
+
+static int still_in_use(corepool_pool_t pool)
+{
+    char text[200] = "";
+    pthread_mutex_lock(&pool.impl->runtime->lock);
+    if (cp_pool_is_known(pool))
+        cp_pool_describe_leases(pool.impl, text, sizeof text);
+    pthread_mutex_unlock(&pool.impl->runtime->lock);
+    return cp_fail(COREPOOL_EBUSY, "still in use: %s", text);
+}
+
+int corepool_pool_drain(corepool_pool_t pool, int64_t timeout_ms)
+{
+    struct visit visit = {.pool = pool, .fn = drain_slice};
+    int status = cp_check_timeout("timeout_ms", timeout_ms);
+    if (status == COREPOOL_OK)
+        status = begin(pool, "corepool_pool_drain");
+    if (status != COREPOOL_OK)
+        return status;
+    atomic_store(&pool.impl->draining, 1);
+    watch(pool.impl);
+    status = await(pool, visit_slices(&visit), is_drained, 0, timeout_ms);
+    return finish_call(pool, status == COREPOOL_PENDING ? still_in_use(pool) : status);
+}
+
+/* --- warm ---------------------------------------------------------------------------------------------------------- */
+
+static int warm_slice(struct cp_slice *slice, const struct visit *visit)
+{
+    cp_core_warm(&slice->core, share(visit));
+    slice->watched = true;
+    return pump(slice);
+}
+
+static void add_live(struct cp_slice *slice, void *sum)
+{
+    *(uint64_t *)sum += atomic_load(&slice->core.live);
+}
+
+static uint64_t count_open(corepool_pool_t pool)
+{
+    uint64_t open = 0;
+    cp_pool_each_slice(pool.impl, add_live, &open);
+    return open;
+}
+
+static int is_warm(corepool_pool_t pool, uint64_t goal)
+{
+    return count_open(pool) >= goal ? COREPOOL_OK : COREPOOL_PENDING;
+}
+
+static void find_error(struct cp_slice *slice, void *text)
+{
+    if (!*(char *)text)
+        cp_slice_last_error(slice, text);
+}
+
+static int not_warm(corepool_pool_t pool, unsigned n, int64_t timeout_ms)
+{
+    char error[CP_ERROR_BYTES] = "";
+    pthread_mutex_lock(&pool.impl->runtime->lock);
+    uint64_t open = count_open(pool);
+    cp_pool_each_slice(pool.impl, find_error, error);
+    pthread_mutex_unlock(&pool.impl->runtime->lock);
+    return cp_fail(COREPOOL_ETIMEDOUT, "%llu of %u workers are open after %lld ms%s%s", (unsigned long long)open, n,
+                   (long long)timeout_ms, *error ? "; last open error: " : "", error);
+}
+
+static int warm_all(corepool_pool_t pool, unsigned n)
+{
+    struct visit visit = {.pool = pool, .fn = warm_slice, .amount = n};
+    if (n == 0 || n > pool.impl->size)
+        return cp_fail(COREPOOL_EINVAL, "n: %u: 1 to the pool's size, %u", n, pool.impl->size);
+    return visit_slices(&visit);
+}
+
+int corepool_pool_warm(corepool_pool_t pool, unsigned n, int64_t timeout_ms)
+{
+    int status = cp_check_timeout("timeout_ms", timeout_ms);
+    if (status == COREPOOL_OK)
+        status = begin(pool, "corepool_pool_warm");
+    if (status != COREPOOL_OK)
+        return status;
+    watch(pool.impl);
+    status = await(pool, warm_all(pool, n), is_warm, n, timeout_ms);
+    return finish_call(pool, status == COREPOOL_PENDING ? not_warm(pool, n, timeout_ms) : status);
+}
+
+/* --- detach -------------------------------------------------------------------------------------------------------- */
+
+struct detach {
+    const corepool_lease_t *lease;
+    struct cp_thread *holder;
+    void *resource;
+};
+
+static int stale(void)
+{
+    return cp_fail(COREPOOL_ESTALE, "the lease was ended before: checked in, or reclaimed");
+}
+
+/* A worker that is leased when it is looked at here lives on at least until this returns. */
+static int detach_on_shard(struct corepool_shard *shard, void *arg)
+{
+    struct detach *detach = arg;
+    cp_slot *slot = detach->lease->worker;
+    (void)shard;
+    if (atomic_load_explicit(&slot->item.stamp, memory_order_acquire) != detach->lease->generation)
+        return stale();
+    const corepool_class_t *cls = slot->slice->cls;
+    if (cls->terminate && !cls->detach)
+        return cp_fail(COREPOOL_ENOTSUP, "class %s has no detach callback", cls->name);
+    detach->holder = atomic_load_explicit(&slot->holder, memory_order_relaxed);
+    int status = cp_slice_detach(slot, detach->lease->generation, &detach->resource);
+    return status == COREPOOL_ESTALE ? stale() : status;
+}
+
+static int call_detach(struct detach *detach)
+{
+    struct corepool_shard *shard = detach->lease->worker->slice->shard;
+    if (cp_on_shard(shard))
+        return detach_on_shard(shard, detach);
+    if (corepool_shard_current())
+        return cp_fail(COREPOOL_EDEADLK, "corepool_detach: called on another shard's thread than the worker's");
+    int status = cp_shard_call(shard, detach_on_shard, detach);
+    return status == COREPOOL_ECLOSED ? stale() : status; /* a shard that has stopped has no worker */
+}
+
+int corepool_detach(corepool_lease_t *lease, void **resource)
+{
+    struct detach detach = {.lease = lease};
+    int code;
+    if (resource)
+        *resource = NULL;
+    if (!lease || !resource)
+        return cp_fail(COREPOOL_EINVAL, lease ? "resource: NULL" : "lease: NULL");
+    if (!lease->worker)
+        return cp_fail(COREPOOL_ESTALE, "the lease is zero: ended before, or never filled by a checkout");
+    struct cp_thread *self = cp_thread_self(&code);
+    if (!self)
+        return code;
+    int status = call_detach(&detach);
+    if (status != COREPOOL_OK)
+        return status;
+    self->ended += detach.holder == self;
+    *resource = detach.resource;
+    *lease = (corepool_lease_t){0};
+    return COREPOOL_OK;
+}
