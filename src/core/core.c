@@ -481,8 +481,7 @@ bool cp_core_holds(const struct cp_core *core)
 /* One at a time: none goes before the last has been replaced, as far as this core replaces at all. */
 static bool may_refresh(const struct cp_core *core)
 {
-    return core->refreshing && GET(core->opening) + GET(core->closing) == 0 &&
-           (core->options.lazy || GET(core->vacant) == 0);
+    return core->refreshing && GET(core->opening) + GET(core->closing) == 0 && stock(core) <= GET(core->live);
 }
 
 static void next_while_open(struct cp_core *core, int64_t now_ns, struct cp_action *action)
