@@ -43,8 +43,10 @@ typedef struct corepool_pool {
 /* For max_idle_pings: no pings at all. For lifetime_jitter_percent: none. */
 #define COREPOOL_NONE (~0u)
 
-/* Zero means the default in every field. Times are measured by the slice's manager when it looks at its workers, which
- * it does only for a pool that sets one of them, at least eight times in the shortest of them. */
+/* Zero means the default in every field. Times of idle workers are measured by the slice's manager when it looks at them,
+ * eight times in the shortest of those that are set (validate_after_ms is, for a class with validate), but not more often
+ * than each millisecond: what is to happen after such a time happens then or up to one look later. Without such times,
+ * and while it has no workers, a pool is not looked at. Times are at most ten years. */
 typedef struct corepool_pool_options {
     const char *name;        /* for messages; default: the class's name; copied, cut at 31 bytes */
     unsigned flags;          /* COREPOOL_POOL_…; default 0 */
@@ -52,18 +54,21 @@ typedef struct corepool_pool_options {
     unsigned max_opening;    /* workers of one slice that may be opening at once; default 8 */
     int64_t backoff_min_ms;  /* wait after a first failed init; default 20 */
     int64_t backoff_max_ms;  /* the wait doubles up to this; default 2000; jitter takes off up to half */
-    unsigned warm;           /* workers of the pool to keep open though it is lazy, or idle_close_ms would end them;
-                              * shared out like the size; default 0 */
+    unsigned warm;           /* workers to keep open though the pool is lazy, or idle_close_ms would end them; shared out
+                              * like the size, which it must not exceed; default 0 */
     /* Idle workers. */
-    int64_t idle_timeout_ms; /* NimblePool's worker_idle_timeout: every so often, workers idle for that long are pinged;
-                              * default: never. Without a ping callback: a COREPOOL_EVENT_WARNING, and no timer */
-    unsigned max_idle_pings; /* of one slice at a time; the rest have their turn next time; default: no limit */
-    int64_t idle_close_ms;   /* a worker idle for that long is terminated, above `warm`; default: never */
+    int64_t idle_timeout_ms; /* NimblePool's worker_idle_timeout: every so often, workers idle for that long are pinged, from
+                              * the oldest, up to the first that is not; they keep their order and their age; default:
+                              * never. Without a ping callback: a COREPOOL_EVENT_WARNING, and no timer */
+    unsigned max_idle_pings; /* of one slice each time; the next time goes on with those that had no turn; default: no
+                              * limit; COREPOOL_NONE: no pings */
+    int64_t idle_close_ms;   /* a worker idle for that long is terminated, above `warm`, and opened again only when requests
+                              * want it; default: never */
     int64_t max_lifetime_ms; /* a worker that was opened so long ago is replaced once it is not leased; default: never */
-    unsigned lifetime_jitter_percent; /* up to so much is taken off each worker's lifetime, drawn once when it is
-                              * opened, so that those opened together do not end together; 1 to 100, default 10 */
-    int64_t validate_after_ms; /* the class's validate runs at the checkout of a worker idle for that long; default
-                              * 500 */
+    unsigned lifetime_jitter_percent; /* up to so much is taken off each worker's lifetime, drawn once when it is opened, so
+                              * that those opened together do not end together; 1 to 100, default 10; COREPOOL_NONE: none */
+    int64_t validate_after_ms; /* the class's validate, if it has one, runs at the checkout of a worker idle for that long;
+                              * default 500 */
     /* Waiting. */
     unsigned max_waiting;    /* requests that may wait on one shard; one more is COREPOOL_EOVERLOAD; default: no limit */
     int64_t shed_target_ms;  /* requests are shed (COREPOOL_ESHED) by CoDel's rule once all have waited longer than this */

@@ -111,13 +111,16 @@ typedef struct corepool_class {
     /* corepool_update: changes the worker, or replaces it by corepool_worker_set_resource. COREPOOL_OK; or COREPOOL_REMOVE (reason UPDATE): terminated when the
      * lease ends. */
     int (*update)(corepool_worker_t *worker, void *pool_state, void *resource, void *message);
-    /* corepool_pool_info: each worker that is idle at that moment, once. COREPOOL_OK or COREPOOL_REMOVE (reason INFO). */
+    /* corepool_pool_info: each worker that is idle at that moment, once. COREPOOL_OK or COREPOOL_REMOVE (reason INFO). While
+     * info and ping run, no caller can have the worker. */
     int (*info)(corepool_worker_t *worker, void *pool_state, void *resource, void *message);
-    /* A worker idle for idle_timeout_ms. COREPOOL_OK; COREPOOL_REMOVE (reason PING); COREPOOL_STOP: it is terminated, and
-     * the pool closes, on every shard. */
+    /* A worker idle for idle_timeout_ms; see corepool_pool_options_t. COREPOOL_OK; COREPOOL_REMOVE (reason PING);
+     * COREPOOL_STOP (reason STOP, or its own): no more pings; the pool closes, on every shard, and all workers are
+     * terminated for that reason. */
     int (*ping)(corepool_worker_t *worker, void *pool_state, void *resource);
-    /* At the checkout of a worker that was idle for validate_after_ms. Thread: the caller's. COREPOOL_OK or
-     * COREPOOL_REMOVE (reason VALIDATE; the same request tries the next). */
+    /* At the checkout of a worker that was idle for validate_after_ms, before checkout. Thread: the caller's; the shard's in
+     * a pool with COREPOOL_POOL_SERIALISED. COREPOOL_OK or COREPOOL_REMOVE (reason VALIDATE; the same request tries the
+     * next). */
     int (*validate)(void *resource);
     /* corepool_detach: forgets the resource, which is the client's from now on; terminate does not run. COREPOOL_OK;
      * or COREPOOL_PENDING, and later exactly one corepool_worker_gone. A negative code is a COREPOOL_EVENT_WARNING, and
@@ -147,6 +150,14 @@ COREPOOL_PUBLIC void corepool_worker_explain(corepool_worker_t *worker, const ch
  * it is idle, at its checkin if it is leased. May be called more than once; after terminate has begun it
  * does nothing. */
 COREPOOL_PUBLIC void corepool_worker_evict(corepool_worker_t *worker, corepool_reason_t reason);
+
+/* Names the worker's descriptor (a socket or a pipe): from now on the shard's loop watches it for the peer's hang-up, once and for the
+ * worker's life, at no cost per checkout; then the worker is evicted with reason HANGUP. The descriptor stays the class's;
+ * the watch is over before terminate or detach runs, or before an init's failure is told, and only then may it be closed.
+ * Thread: the shard's, from init on; or the one that runs a COREPOOL_CLASS_BLOCKING init, where what the system refuses
+ * becomes a COREPOOL_EVENT_WARNING. COREPOOL_OK; COREPOOL_EBUSY (one is named already), COREPOOL_EINVAL, COREPOOL_ETHREAD,
+ * COREPOOL_ENOMEM, COREPOOL_ESYSTEM (a regular file, or another handle of the loop watches it). */
+COREPOOL_PUBLIC int corepool_worker_watch(corepool_worker_t *worker, int fd);
 
 /* Puts another resource in the place of the worker's, for all callbacks from now on and for leases after this one: for
  * an update callback. */

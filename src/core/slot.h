@@ -22,6 +22,7 @@
 struct cp_slice;
 struct cp_thread;
 struct cp_trace;
+struct cp_watch;
 
 enum cp_phase { CP_VACANT, CP_OPENING, CP_LIVE, CP_CLOSING };
 
@@ -47,6 +48,7 @@ struct corepool_worker {
     struct cp_list link;                   /* in one of the core's lists, by phase */
     void *context;                         /* the class's, while opening */
     void *job;                             /* shard/worker.c's, for classes that block */
+    struct cp_watch *watch;                /* over a descriptor that the worker has named; NULL: none */
     int64_t since;                         /* while OPENING: when init began; then when it was ready */
     uint64_t seen;                         /* core/look.c: stamp at the last look, as LEASED or MANAGER, … */
     int64_t seen_at;                       /* … and since when, by the looks, it is that */

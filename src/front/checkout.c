@@ -345,12 +345,27 @@ int cp_checkout_refused(const struct cp_checkout *checkout, enum cp_outcome outc
     }
 }
 
+/* NONE, or why the worker is not to be used: the class's word on one that a look found idle for long. */
+static uint32_t ask_if_usable(const corepool_lease_t *lease, const corepool_class_t *cls)
+{
+    bool asks = cls->validate && atomic_load_explicit(&lease->worker->validate, memory_order_relaxed) ==
+                                     cp_slot_validation(lease->generation);
+    return cp_unlikely(asks) ? cp_verdict(cls->validate(lease->resource), COREPOOL_REASON_VALIDATE)
+                             : COREPOOL_REASON_NONE;
+}
+
 int cp_checkout_validate(const struct cp_checkout *checkout, corepool_lease_t *lease)
 {
     const corepool_class_t *cls = lease->worker->slice->cls;
     if (cp_unlikely(checkout->enqueued))
         atomic_store_explicit(&lease->worker->wrapped, checkout->command, memory_order_relaxed);
     cp_lease_begun(lease->worker, lease->generation, checkout->self);
+    uint32_t unusable = ask_if_usable(lease, cls);
+    if (cp_unlikely(unusable != COREPOOL_REASON_NONE)) {
+        cp_lease_end(lease, checkout->self, unusable);
+        *lease = (corepool_lease_t){0};
+        return COREPOOL_REMOVE;
+    }
     if (cp_likely(!cls->checkout))
         return COREPOOL_OK;
     int verdict = cls->checkout(NULL, lease->resource, checkout->command, &lease->resource);

@@ -27,11 +27,31 @@ bool cp_call_enqueue(struct cp_slice *slice, struct cp_request *request)
     return true;
 }
 
+/* NONE, or why the worker is not to be used: the class's word on one that a look found idle for long. */
+static uint32_t ask_if_usable(const struct cp_slice *slice, const cp_slot *slot, void *resource)
+{
+    uint32_t next = cp_slot_validation(cp_stamp_next_lease(cp_slot_stamp(slot)));
+    bool asks = slice->cls->validate && atomic_load_explicit(&slot->validate, memory_order_relaxed) == next;
+    if (!asks)
+        return COREPOOL_REASON_NONE;
+    CP_MARKED(slice->shard, slice, CP_CALLS_VALIDATE);
+    return cp_verdict(slice->cls->validate(resource), COREPOOL_REASON_VALIDATE);
+}
+
 bool cp_call_checkout(struct cp_slice *slice, cp_slot *slot, struct cp_request *request)
 {
     void *resource = atomic_load_explicit(&slot->resource, memory_order_relaxed);
     request->client = resource;
-    if (!slice->config.serialised || !slice->cls->checkout)
+    if (!slice->config.serialised)
+        return true; /* on the caller's thread */
+    uint32_t unusable = ask_if_usable(slice, slot, resource);
+    if (unusable != COREPOOL_REASON_NONE) {
+        cp_slice_adopt(slice, slot, unusable);
+        request->again = true;
+        cp_core_request(&slice->core, request);
+        return false;
+    }
+    if (!slice->cls->checkout)
         return true;
     if (!cp_request_hold(request)) {
         cp_core_undecided(&slice->core);

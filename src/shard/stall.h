@@ -33,6 +33,7 @@ struct cp_slice;
     X(CHECKIN, "checkin")               \
     X(CANCELLED, "cancelled")           \
     X(UPDATE, "update")                 \
+    X(VALIDATE, "validate")             \
     X(INFO, "info")                     \
     X(PING, "ping")
 

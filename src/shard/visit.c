@@ -128,9 +128,21 @@ static corepool_reason_t stop_reason(int outcome)
     return own ? (corepool_reason_t)(outcome - COREPOOL_STOP_BECAUSE(0)) : COREPOOL_REASON_NONE;
 }
 
+static int run_ping(struct cp_slice *slice, cp_slot *slot)
+{
+    CP_MARKED(slice->shard, slice, CP_CALLS_PING);
+    return slice->cls->ping(slot, slice->pool_state, resource_of(slot));
+}
+
+static int run_info(struct cp_slice *slice, cp_slot *slot)
+{
+    CP_MARKED(slice->shard, slice, CP_CALLS_INFO);
+    return slice->cls->info(slot, slice->pool_state, resource_of(slot), slice->message);
+}
+
 void cp_slice_ping(struct cp_slice *slice, cp_slot *slot)
 {
-    int outcome = slice->cls->ping(slot, slice->pool_state, resource_of(slot));
+    int outcome = run_ping(slice, slot);
     corepool_reason_t stop = stop_reason(outcome);
     if (stop != COREPOOL_REASON_NONE) { /* it ends as all others do, by the closing that begins here */
         cp_visit_end(&slice->core);
@@ -143,9 +155,8 @@ void cp_slice_ping(struct cp_slice *slice, cp_slot *slot)
 
 void cp_slice_info(struct cp_slice *slice, cp_slot *slot)
 {
-    int outcome = slice->cls->info(slot, slice->pool_state, resource_of(slot), slice->message);
     answer(slice, slot, "info returned a value that means nothing, which counts as COREPOOL_REMOVE",
-           cp_verdict(outcome, COREPOOL_REASON_INFO));
+           cp_verdict(run_info(slice, slot), COREPOOL_REASON_INFO));
 }
 
 void cp_slice_put_back(struct cp_slice *slice, cp_slot *slot)

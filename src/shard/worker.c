@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "shard/shard.h"
+#include "shard/watch.h"
 
 struct job {
     uv_work_t work;
@@ -81,6 +82,7 @@ void corepool_worker_ready(corepool_worker_t *worker, void *resource)
     forget_error(worker->slice);
     note_open(worker->slice, worker->since - began);
     cp_core_opened(&worker->slice->core, worker);
+    cp_watch_ready(worker);
     tell(worker, &(corepool_event_t){.kind = COREPOOL_EVENT_OPENED, .duration_ms = ms_between(began, worker->since)});
     cp_slice_touch(worker->slice);
 }
@@ -93,6 +95,7 @@ void corepool_worker_failed(corepool_worker_t *worker, int code)
     struct cp_slice *slice = worker->slice;
     if (!worker->explained)
         corepool_worker_explain(worker, "init of %s: %s", slice->cls->name, corepool_error_text(code));
+    cp_watch_end(worker);
     free(worker->job);
     worker->job = NULL;
     int64_t now = cp_now_ns();
@@ -225,6 +228,7 @@ void cp_worker_terminate(cp_slot *slot, corepool_reason_t reason)
 {
     const corepool_class_t *cls = class_of(slot);
     struct job *job = slot->job;
+    cp_watch_end(slot);
     if (!cls->terminate) {
         corepool_worker_gone(slot);
     } else if (cls->flags & COREPOOL_CLASS_BLOCKING) {
@@ -243,6 +247,7 @@ void cp_worker_terminate(cp_slot *slot, corepool_reason_t reason)
 void cp_worker_detach(cp_slot *slot)
 {
     const corepool_class_t *cls = class_of(slot);
+    cp_watch_end(slot);
     CP_MARKED(slot->slice->shard, slot->slice, CP_CALLS_DETACH);
     int status = cls->detach ? cls->detach(slot, slot->slice->pool_state, resource_of(slot)) : COREPOOL_OK;
     if (status == COREPOOL_PENDING)
