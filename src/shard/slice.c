@@ -49,9 +49,22 @@ void cp_slice_adopt(struct cp_slice *slice, cp_slot *slot, uint32_t reason)
         adopt_removed(slice, slot, reason);
 }
 
+/* The whole list, in the order in which it came. Nobody else touches the link of a slot that is `listed`. */
+static cp_slot *take_returned(struct cp_slice *slice)
+{
+    cp_slot *last = atomic_exchange(&slice->returned, NULL), *first = NULL;
+    while (last) {
+        cp_slot *before = atomic_load_explicit(&last->returned_next, memory_order_relaxed);
+        atomic_store_explicit(&last->returned_next, first, memory_order_relaxed);
+        first = last;
+        last = before;
+    }
+    return first;
+}
+
 void cp_slice_collect(struct cp_slice *slice)
 {
-    cp_slot *slot = atomic_exchange(&slice->returned, NULL);
+    cp_slot *slot = take_returned(slice);
     cp_point(COLLECT_TAKEN);
     while (slot) {
         cp_slot *next = atomic_load_explicit(&slot->returned_next, memory_order_relaxed);
