@@ -54,6 +54,13 @@ Test(nimble, n01_options_have_nimble_pools_defaults_and_are_refused_by_name)
     laws_end();
 }
 
+PROMISE(n01_an_idle_timeout_without_a_ping_is_a_warning)
+{
+    corepool_pool_t pool = script_open(&script_bare_class, 1, &(corepool_pool_options_t){.idle_timeout_ms = 1});
+    cr_expect_eq(atomic_load(&script.warnings), 1);
+    laws_await_idle(pool, 1);
+}
+
 PROMISE(n02_an_eager_pool_opens_all_at_once)
 {
     corepool_pool_t pool = script_open(&script_class, 3, NULL);
@@ -308,6 +315,103 @@ Test(nimble, n08_update_on_another_shard_would_deadlock_and_is_refused)
     cr_expect_eq(update.status, COREPOOL_EDEADLK);
     cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
     laws_end();
+}
+
+/* --- visits of idle workers --- */
+
+/* Workers in the order in which they became idle, the oldest first: serials 2, 0, 1. */
+static corepool_pool_t open_with_idle(const corepool_pool_options_t *options)
+{
+    static const unsigned order[] = {2, 0, 1};
+    corepool_lease_t leases[3] = {{0}};
+    corepool_pool_t pool = script_open(&script_class, 3, options);
+    for (unsigned i = 0; i < 3; i++) {
+        corepool_lease_t lease = laws_take(pool);
+        leases[((struct laws_unit *)lease.resource)->serial] = lease;
+    }
+    atomic_store(&script.visits, 0); /* nobody is idle */
+    for (unsigned i = 0; i < 3; i++)
+        cr_assert_eq(corepool_checkin(&leases[order[i]]), COREPOOL_OK);
+    return pool;
+}
+
+static void expect_visits(unsigned from, unsigned first, unsigned second, unsigned third)
+{
+    laws_await_count(&script.visits, from + 3);
+    cr_expect_eq(script.visited[from], first);
+    cr_expect_eq(script.visited[from + 1], second);
+    cr_expect_eq(script.visited[from + 2], third);
+}
+
+PROMISE(n09_info_reaches_every_idle_worker_once_and_none_that_is_leased)
+{
+    corepool_pool_t pool = open_with_idle(NULL);
+    laws_await_idle(pool, 3);
+    corepool_lease_t lease = laws_take(pool);
+    unsigned leased = ((struct laws_unit *)lease.resource)->serial;
+    cr_expect_eq(corepool_pool_info(pool, &lease), COREPOOL_OK);
+    cr_expect_eq(atomic_load(&script.visits), 2);
+    cr_expect_eq(script.visited[0] + script.visited[1] + leased, 0 + 1 + 2, "each of the others once");
+    cr_expect_eq(atomic_load(&script.message), &lease);
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+}
+
+PROMISE(n09_info_may_remove_workers)
+{
+    atomic_store(&script.visit_outcome[0], COREPOOL_REMOVE);
+    atomic_store(&script.visit_outcome[1], COREPOOL_REMOVE_BECAUSE(80));
+    corepool_pool_t pool = open_with_idle(NULL);
+    laws_await_idle(pool, 3);
+    cr_expect_eq(corepool_pool_info(pool, NULL), COREPOOL_OK);
+    laws_await_count(&script.count.reasons[COREPOOL_REASON_INFO], 1);
+    laws_await_count(&script.count.reasons[80], 1);
+    cr_expect_eq(awaited_idle(pool, 3).opens, 5);
+}
+
+/* Longer than the checkins before it take on a busy machine. */
+#define IDLE_TIMEOUT_MS 150
+
+PROMISE(n10_pings_begin_with_the_oldest_keep_the_order_and_do_not_make_workers_younger)
+{
+    open_with_idle(&(corepool_pool_options_t){.idle_timeout_ms = IDLE_TIMEOUT_MS});
+    expect_visits(0, 2, 0, 1);
+    expect_visits(3, 2, 0, 1); /* the next period: nobody became younger by the first */
+}
+
+PROMISE(n10_a_ping_may_remove_its_worker)
+{
+    atomic_store(&script.visit_outcome[0], COREPOOL_REMOVE);
+    corepool_pool_t pool = open_with_idle(&(corepool_pool_options_t){.idle_timeout_ms = IDLE_TIMEOUT_MS});
+    laws_await_count(&script.count.reasons[COREPOOL_REASON_PING], 1);
+    expect_visits(0, 2, 0, 1);
+    cr_expect_eq(awaited_idle(pool, 3).opens, 4);
+}
+
+PROMISE(n10_a_limit_of_none_is_no_ping_at_all)
+{
+    corepool_pool_t pool =
+        script_open(&script_class, 1, &(corepool_pool_options_t){.idle_timeout_ms = 1, .max_idle_pings = COREPOOL_NONE});
+    laws_await_idle(pool, 1);
+    poll(NULL, 0, LAWS_SHORT_MS);
+    cr_expect_eq(atomic_load(&script.visits), 0);
+}
+
+static bool is_closed(void *pool)
+{
+    corepool_stats_t stats;
+    return corepool_pool_stats(*(corepool_pool_t *)pool, &stats) == COREPOOL_ECLOSED;
+}
+
+PROMISE(n10_a_ping_may_stop_the_pool_for_a_reason_that_everybody_is_told)
+{
+    corepool_lease_t lease;
+    atomic_store(&script.visit_outcome[2], COREPOOL_STOP_BECAUSE(70));
+    corepool_pool_t pool = open_with_idle(&(corepool_pool_options_t){.idle_timeout_ms = IDLE_TIMEOUT_MS});
+    cr_assert(laws_eventually(is_closed, &pool));
+    cr_expect_eq(atomic_load(&script.visits), 1);
+    cr_expect_eq(ended_because(70), 3);
+    cr_expect_eq(laws_checkout(pool, LAWS_PATIENCE_MS, &lease), COREPOOL_ECLOSED);
+    laws_expect_detail("reason 70"); /* 17 */
 }
 
 /* --- ends of requests and leases --- */
@@ -606,6 +710,18 @@ PROMISE(n21_a_stop_terminates_what_is_checked_out_when_it_comes_back)
     cr_expect_eq(ended_because(COREPOOL_REASON_STOP), 2);
 }
 
+PROMISE(n22_a_ping_that_removes_and_one_that_stops_in_one_round_end_each_worker_once)
+{
+    atomic_store(&script.visit_outcome[2], COREPOOL_REMOVE);
+    atomic_store(&script.visit_outcome[0], COREPOOL_STOP);
+    corepool_pool_t pool = open_with_idle(&(corepool_pool_options_t){.idle_timeout_ms = IDLE_TIMEOUT_MS});
+    cr_assert(laws_eventually(is_closed, &pool));
+    cr_expect_eq(ended_because(COREPOOL_REASON_PING), 1);
+    cr_expect_eq(atomic_load(&script.count.terminated), atomic_load(&script.count.opened));
+    cr_expect_eq(atomic_load(&script.count.twice), 0);
+    cr_expect_eq(atomic_load(&script.count.pool_terminates), 1);
+}
+
 struct impatient {
     corepool_pool_t pool;
     _Atomic bool stop;
@@ -722,4 +838,10 @@ PROMISE(n26_a_slow_terminate_or_init_blocks_no_checkout)
     take_and_check_in(pool);
     atomic_store(&script.count.hold, false);
     laws_await_idle(pool, 2);
+}
+
+PROMISE(n27_with_a_limit_of_pings_each_idle_worker_has_its_turn)
+{
+    open_with_idle(&(corepool_pool_options_t){.idle_timeout_ms = IDLE_TIMEOUT_MS, .max_idle_pings = 1});
+    expect_visits(0, 2, 0, 1);
 }

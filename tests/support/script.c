@@ -100,6 +100,28 @@ static int update(corepool_worker_t *worker, void *pool_state, void *resource, v
     return atomic_load(&script.update_outcome);
 }
 
+static int visit(void *pool_state, const struct laws_unit *unit)
+{
+    unsigned at = atomic_load(&script.visits);
+    atomic_fetch_add(&script.strangers, pool_state != &script || !corepool_shard_current());
+    script.visited[at % SCRIPT_VISITS] = unit->serial;
+    atomic_store(&script.visits, at + 1);
+    return atomic_load(&script.visit_outcome[unit->serial % SCRIPT_UNITS]);
+}
+
+static int ping(corepool_worker_t *worker, void *pool_state, void *resource)
+{
+    (void)worker;
+    return visit(pool_state, resource);
+}
+
+static int info(corepool_worker_t *worker, void *pool_state, void *resource, void *message)
+{
+    (void)worker;
+    atomic_store(&script.message, message);
+    return visit(pool_state, resource);
+}
+
 static int terminate(corepool_worker_t *worker, void *pool_state, void *resource, corepool_reason_t reason)
 {
     int outcome = atomic_load(&script.terminate_outcome);
@@ -131,6 +153,8 @@ static void make_classes(void)
     script_class.checkin = check_in;
     script_class.cancelled = cancelled;
     script_class.update = update;
+    script_class.ping = ping;
+    script_class.info = info;
     script_class.terminate = terminate;
     script_unwrapped_class = script_class;
     script_unwrapped_class.enqueue = NULL;

@@ -25,13 +25,18 @@ struct wrapped {
 };
 
 #define SCRIPT_WRAPS 1000
+#define SCRIPT_UNITS 16
+#define SCRIPT_VISITS 64
 
 struct script {
     struct laws_count count; /* first: the pool's argument and state */
     bool serialised;
     /* Set by the test. */
     _Atomic int checkin_outcome, update_outcome, terminate_outcome;
+    _Atomic int visit_outcome[SCRIPT_UNITS]; /* of ping and info, by the worker's serial */
     /* Seen. */
+    _Atomic unsigned visits;                 /* pings and infos … */
+    unsigned visited[SCRIPT_VISITS];         /* … by serial, in their order */
     _Atomic unsigned enqueues, checkouts, checkins, updates, queued, leased;
     _Atomic unsigned late_leased;  /* cancelled LEASED came after a terminate */
     _Atomic unsigned strangers;    /* a callback had another pool state or thread than promised */
