@@ -1,0 +1,207 @@
+/* bench/fairness.c: how long those at the end wait, next to those in the middle: many threads, few workers,
+ * equal holds.
+ *
+ * The same load on a pool of one lock and one condition variable, which is what one would write. Usage:
+ * fairness [THREADS [WORKERS [HOLD_MS [SECONDS]]]]. */
+#include <corepool.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "bench.h"
+
+#define WORKERS_MAX 1000
+#define THREADS_MAX 4000
+#define WAITS_MAX 4000 /* of one thread */
+
+struct client {
+    pthread_t thread;
+    unsigned waits;
+    double wait_ms[WAITS_MAX];
+};
+
+struct contender {
+    const char *name;
+    void (*open)(unsigned workers);
+    void (*run)(void (*hold)(void)); /* one checkout and checkin */
+    void (*close)(void);
+};
+
+static struct client *clients;
+static _Atomic bool stop;
+static struct timespec hold_time;
+
+static void hold(void)
+{
+    nanosleep(&hold_time, NULL);
+}
+
+/* --- one lock, one condition variable --- */
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t given = PTHREAD_COND_INITIALIZER;
+static unsigned idle, all;
+
+static void condvar_open(unsigned workers)
+{
+    idle = all = workers;
+}
+
+static void condvar_run(void (*use)(void))
+{
+    pthread_mutex_lock(&lock);
+    while (idle == 0)
+        pthread_cond_wait(&given, &lock);
+    idle--;
+    pthread_mutex_unlock(&lock);
+    use();
+    pthread_mutex_lock(&lock);
+    idle++;
+    pthread_cond_signal(&given);
+    pthread_mutex_unlock(&lock);
+}
+
+static void condvar_close(void)
+{
+    BENCH_REQUIRE(idle == all, "condvar: %u workers of %u are back", idle, all);
+}
+
+/* --- corepool --- */
+
+static corepool_runtime_t *runtime;
+static corepool_pool_t pool;
+
+static int init(corepool_worker_t *worker, void *pool_state, void **resource)
+{
+    (void)pool_state;
+    *resource = worker;
+    return COREPOOL_OK;
+}
+
+static void corepool_open(unsigned workers)
+{
+    static const corepool_class_t cls = {.name = "nothing", .init = init};
+    BENCH_REQUIRE(corepool_runtime_start(NULL, &runtime) == COREPOOL_OK &&
+                      corepool_pool_open(runtime, &cls, NULL, workers, NULL, &pool) == COREPOOL_OK,
+                  "%s", corepool_error_detail());
+}
+
+static void corepool_run(void (*use)(void))
+{
+    static const corepool_checkout_options_t patient = {.timeout_ms = COREPOOL_INFINITE};
+    corepool_lease_t lease;
+    BENCH_REQUIRE(corepool_checkout(pool, &patient, &lease) == COREPOOL_OK, "%s", corepool_error_detail());
+    use();
+    BENCH_REQUIRE(corepool_checkin(&lease) == COREPOOL_OK, "%s", corepool_error_detail());
+}
+
+static void corepool_close(void)
+{
+    BENCH_REQUIRE(corepool_runtime_audit(runtime) == COREPOOL_OK, "%s", corepool_error_detail());
+    BENCH_REQUIRE(corepool_runtime_stop(runtime, COREPOOL_INFINITE) == COREPOOL_OK &&
+                      corepool_runtime_destroy(runtime) == COREPOOL_OK,
+                  "%s", corepool_error_detail());
+}
+
+static const struct contender contenders[] = {
+    {"corepool", corepool_open, corepool_run, corepool_close},
+    {"mutex and condvar", condvar_open, condvar_run, condvar_close},
+};
+
+/* --- load --- */
+
+static const struct contender *contender;
+static _Thread_local int64_t asked;
+static _Thread_local struct client *self;
+
+static void hold_and_note(void)
+{
+    if (self->waits < WAITS_MAX)
+        self->wait_ms[self->waits] = (double)(bench_now_ns() - asked) / 1e6;
+    self->waits++;
+    hold();
+}
+
+static void *live(void *arg)
+{
+    self = arg;
+    while (!atomic_load_explicit(&stop, memory_order_relaxed)) {
+        asked = bench_now_ns();
+        contender->run(hold_and_note);
+    }
+    return NULL;
+}
+
+static void start_threads(unsigned threads)
+{
+    pthread_attr_t small;
+    pthread_attr_init(&small);
+    pthread_attr_setstacksize(&small, 128 * 1024);
+    for (unsigned i = 0; i < threads; i++) {
+        clients[i].waits = 0;
+        BENCH_REQUIRE(pthread_create(&clients[i].thread, &small, live, &clients[i]) == 0,
+                      "cannot start thread %u", i);
+    }
+    pthread_attr_destroy(&small);
+}
+
+/* All waits in one sorted row. */
+static double *gather(unsigned threads, size_t *count)
+{
+    *count = 0;
+    for (unsigned i = 0; i < threads; i++) {
+        BENCH_REQUIRE(clients[i].waits <= WAITS_MAX, "more than %d waits of one thread: fewer seconds, please",
+                      WAITS_MAX);
+        *count += clients[i].waits;
+    }
+    double *waits = calloc(*count, sizeof *waits), *at = waits;
+    BENCH_REQUIRE(waits && *count >= 10000, "%zu waits: too few for a p99.99", *count);
+    for (unsigned i = 0; i < threads; i++)
+        for (unsigned n = 0; n < clients[i].waits; n++)
+            *at++ = clients[i].wait_ms[n];
+    qsort(waits, *count, sizeof *waits, bench_compare);
+    return waits;
+}
+
+static void measure(unsigned threads, unsigned workers, double seconds)
+{
+    struct timespec time = {.tv_sec = (time_t)seconds,
+                            .tv_nsec = (long)((seconds - (double)(time_t)seconds) * 1e9)};
+    size_t count;
+    contender->open(workers);
+    atomic_store(&stop, false);
+    start_threads(threads);
+    nanosleep(&time, NULL);
+    atomic_store(&stop, true);
+    for (unsigned i = 0; i < threads; i++)
+        pthread_join(clients[i].thread, NULL);
+    contender->close();
+    double *waits = gather(threads, &count);
+    double median = waits[count / 2], last = waits[count - 1 - count / 10000];
+    printf("  %-18s %9zu %9.2f %9.2f %9.2f %9.2f %9.2f %12.2f\n", contender->name, count, median,
+           waits[count - 1 - count / 100], waits[count - 1 - count / 1000], last, waits[count - 1],
+           last / median);
+    free(waits);
+}
+
+int main(int argc, char **argv)
+{
+    unsigned threads = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) : 1000;
+    unsigned workers = argc > 2 ? (unsigned)strtoul(argv[2], NULL, 10) : 50;
+    double hold_ms = argc > 3 ? strtod(argv[3], NULL) : 2, seconds = argc > 4 ? strtod(argv[4], NULL) : 5;
+    BENCH_REQUIRE(threads >= 1 && threads <= THREADS_MAX && workers >= 1 && workers <= WORKERS_MAX &&
+                      hold_ms > 0 && hold_ms < 1000 && seconds > 0,
+                  "usage: fairness [THREADS (to %d) [WORKERS (to %d) [HOLD_MS [SECONDS]]]]", THREADS_MAX,
+                  WORKERS_MAX);
+    hold_time.tv_nsec = (long)(hold_ms * 1e6);
+    clients = calloc(threads, sizeof *clients);
+    BENCH_REQUIRE(clients, "no memory for %u threads", threads);
+    printf("%u threads, %u workers, held %.1f ms; waits in ms\n", threads, workers, hold_ms);
+    printf("  %-18s %9s %9s %9s %9s %9s %9s %12s\n", "", "waits", "p50", "p99", "p99.9", "p99.99", "most",
+           "p99.99/p50");
+    for (unsigned i = 0; i < sizeof contenders / sizeof contenders[0]; i++) {
+        contender = &contenders[i];
+        measure(threads, workers, seconds);
+    }
+    free(clients);
+    return 0;
+}
