@@ -4,6 +4,7 @@
 #include <semaphore.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "support/callers.h"
 
@@ -473,6 +474,38 @@ Test(keyed, a_stop_closes_what_a_set_has_open_and_a_stopped_runtime_opens_none)
     cr_expect_eq(get_status(keyed, "a"), COREPOOL_ECLOSED);
     cr_expect_eq(corepool_keyed_open(laws_runtime(), &options, &keyed), COREPOOL_ECLOSED);
     end();
+}
+
+/* --- many --- */
+
+/* CPU time, which a busy machine does not lengthen much; the least of two. */
+static double cpu_seconds_of(unsigned pools)
+{
+    static struct laws_count count;
+    double least = 1e9;
+    for (unsigned round = 0; round < 2; round++) {
+        corepool_keyed_t keyed = open_set((corepool_keyed_options_t){
+            .cls = &laws_plain_class, .context = &count, .size = 1, .max_pools = 8000});
+        struct timespec begin, end;
+        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &begin);
+        for (unsigned i = 0; i < pools; i++) {
+            corepool_pool_t pool;
+            cr_assert_eq(corepool_keyed_get(keyed, &i, sizeof i, &pool), COREPOOL_OK, "%s", corepool_error_detail());
+        }
+        cr_assert_eq(corepool_keyed_close(keyed, LAWS_PATIENCE_MS), COREPOOL_OK, "%s", corepool_error_detail());
+        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &end);
+        double seconds = (double)(end.tv_sec - begin.tv_sec) + (double)(end.tv_nsec - begin.tv_nsec) / 1e9;
+        least = seconds < least ? seconds : least;
+    }
+    return least;
+}
+
+Test(keyed, eight_times_the_pools_take_about_eight_times_as_long_to_open_and_close)
+{
+    laws_start(NULL);
+    double few = cpu_seconds_of(1000), many = cpu_seconds_of(8000);
+    cr_expect_lt(many, 24 * few, "1,000 pools: %.3f s, 8,000 pools: %.3f s; quadratic would be 64 times", few, many);
+    laws_end();
 }
 
 /* --- all at once --- */
