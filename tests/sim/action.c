@@ -14,7 +14,6 @@ static bool later(struct cp_slice *slice, void (*then)(struct cp_slice *))
 static struct ask *take_ask(struct cp_slice *slice, const struct cp_action *action)
 {
     struct ask *ask = ask_of(action->request);
-    check_turn(slice, ask);
     leaves(ask);
     if (ask->fate == QUEUED)
         ask->fate = DECIDING;
@@ -58,6 +57,7 @@ static void decide_grant(struct cp_slice *slice)
 
 static bool do_grant(struct cp_slice *slice, const struct cp_action *action)
 {
+    check_turn(slice, ask_of(action->request));
     struct ask *ask = take_ask(slice, action);
     uint64_t stamp = cp_slot_stamp(action->slot);
     note(NOTE_GRANT, (int)slice->number, (int)action->slot->number, (int)ask->number);
@@ -74,15 +74,14 @@ static bool do_grant(struct cp_slice *slice, const struct cp_action *action)
 static void decide_refuse(struct cp_slice *slice)
 {
     struct ask *ask = ask_of(slice->shard->action.request);
-    bool decided = decide(slice, ask, CP_CLOSED);
+    bool decided = decide(slice, ask, slice->shard->action.outcome);
     note(NOTE_REFUSE, (int)slice->number, (int)ask->number, decided);
 }
 
 static bool do_refuse(struct cp_slice *slice, const struct cp_action *action)
 {
+    check_refusal(slice, ask_of(action->request), action->outcome);
     take_ask(slice, action);
-    if (!slice->core.closed)
-        broke("L5", "slice %u refuses a request and is open", slice->number);
     return later(slice, decide_refuse);
 }
 
@@ -138,7 +137,7 @@ static bool do_terminate(struct cp_slice *slice, cp_slot *slot, uint8_t reason)
 {
     note(NOTE_TERMINATE, (int)slice->number, (int)slot->number, reason);
     check_terminate(slice, slot, reason);
-    worker_terminate(slot, reason);
+    worker_terminate(slot);
     return true;
 }
 
@@ -163,7 +162,7 @@ bool perform(struct cp_slice *slice, const struct cp_action *action)
     case CP_DO_LISTEN: return do_listen(slice);
     case CP_DO_UNLISTEN: return do_unlisten(slice);
     case CP_DO_OPEN: return do_open(slice, action->slot);
-    case CP_DO_REFRESH: cp_core_refreshed(&slice->core); return true;
+    case CP_DO_REFRESH: refresh_one(slice); return true;
     case CP_DO_TERMINATE: return do_terminate(slice, action->slot, action->reason);
     case CP_DO_LOOK:
     case CP_DO_FETCH:

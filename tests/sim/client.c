@@ -40,6 +40,14 @@ void client_ends(struct client *client, enum ending ending)
         client_goes_on(client, client_begin, 1 + delay(world.hold_bits));
 }
 
+/* Messages of one sender arrive in the order in which they were sent. */
+static int64_t arrival(struct client *client)
+{
+    int64_t at = world.now + delay(world.mail_bits);
+    client->last_arrival = at > client->last_arrival ? at : client->last_arrival;
+    return client->last_arrival;
+}
+
 /* --- with a lease --- */
 
 static void lease_ended(struct client *client)
@@ -47,10 +55,29 @@ static void lease_ended(struct client *client)
     client_goes_on(client, client_begin, 1 + delay(world.hold_bits));
 }
 
+/* The manager lets it go on. */
+static void wait_for_detach(struct client *client)
+{
+    broke("oracle", "client %u goes on in the midst of a detach", client->number);
+}
+
+static void begin_detach(struct client *client)
+{
+    cp_slot *slot = client->slot;
+    note(NOTE_DETACH, number(client), (int)slot->number, (int)slot->slice->number);
+    client->after = lease_ended;
+    client->step = wait_for_detach;
+    send_mail(MAIL_DETACH, slot->slice, NULL, NULL, arrival(client))->client = client;
+}
+
 static void stop_holding(struct client *client)
 {
     cp_slot *slot = client->slot;
     uint64_t how = world.phase == SAFETY ? draw(16) : 16;
+    if (how == 3) {
+        begin_detach(client);
+        return;
+    }
     if (how == 0)
         note(NOTE_DIE_HOLDING, number(client), (int)slot->number, (int)slot->slice->number);
     give_back(client,
@@ -132,14 +159,6 @@ static struct ask *new_ask(void)
     return ask;
 }
 
-/* Messages of one sender arrive in the order in which they were sent. */
-static int64_t arrival(struct client *client)
-{
-    int64_t at = world.now + delay(world.mail_bits);
-    client->last_arrival = at > client->last_arrival ? at : client->last_arrival;
-    return client->last_arrival;
-}
-
 static void set_deadline(struct client *client)
 {
     client->waits++;
@@ -179,7 +198,7 @@ static void take_outcome(struct client *client, enum cp_outcome outcome)
     if (outcome == CP_GRANTED)
         next(client, validate);
     else
-        client_ends(client, ENDED_CLOSED);
+        client_ends(client, outcome == CP_CLOSED ? ENDED_CLOSED : ENDED_REFUSED);
 }
 
 /* Wakes, whoever woke it. */

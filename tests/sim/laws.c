@@ -21,10 +21,26 @@ void move(cp_slot *slot, enum place from, enum place to)
     known->place = to;
 }
 
+static uint32_t count_waiting(const struct cp_slice *slice)
+{
+    uint32_t n = 0;
+    for (const struct cp_list *at = slice->arrivals.next; at != &slice->arrivals; at = at->next)
+        n++;
+    return n;
+}
+
+static uint32_t live(const struct cp_slice *slice)
+{
+    uint32_t sum = 0;
+    for (enum place place = HELD; place < PLACES; place++)
+        sum += slice->at[place];
+    return sum;
+}
+
 void check_usable(const cp_slot *slot)
 {
     const struct known *known = known_of(slot);
-    if (!known->alive || known->reason != REASON_NONE || known->evicted)
+    if (!known->alive || known->reason != REASON_NONE || known->doom != REASON_NONE)
         broke("L6", "slice %u: slot %u is to be used, and its worker is %s", slot->slice->number, slot->number,
               known->alive ? "to be terminated" : "gone");
 }
@@ -51,6 +67,22 @@ void leaves(struct ask *ask)
     cp_list_unlink(&ask->arrival);
 }
 
+/* The oldest, when all have waited too long or the pool closes; else the newest. */
+void check_refusal(const struct cp_slice *slice, const struct ask *ask, enum cp_outcome outcome)
+{
+    const struct cp_core *core = &slice->core;
+    bool last = slice->arrivals.prev == &ask->arrival;
+    bool closed = outcome == CP_CLOSED && core->closed;
+    bool shed = outcome == CP_SHED && core->options.shed_target_ns && !last && !ask->request.again;
+    bool draining = outcome == CP_DRAINING && slice->draining && last;
+    bool full = core->options.max_waiting && count_waiting(slice) > core->options.max_waiting;
+    bool overloaded = outcome == CP_OVERLOADED && full && last && !ask->request.again;
+    if (!closed && !shed && !draining && !overloaded)
+        broke("L5", "slice %u refuses request %u with outcome %d", slice->number, ask->number, (int)outcome);
+    if (closed || shed)
+        check_turn(slice, ask);
+}
+
 void check_turn(const struct cp_slice *slice, const struct ask *ask)
 {
     if (!ask->queued)
@@ -60,23 +92,18 @@ void check_turn(const struct cp_slice *slice, const struct ask *ask)
               cp_container(slice->arrivals.next, struct ask, arrival)->number);
 }
 
-static uint32_t count_waiting(const struct cp_slice *slice)
-{
-    uint32_t n = 0;
-    for (const struct cp_list *at = slice->arrivals.next; at != &slice->arrivals; at = at->next)
-        n++;
-    return n;
-}
-
 /* --- opening --- */
 
 /* How many more opens are in order now, their time set aside. */
 static uint32_t opens_in_order(const struct cp_slice *slice)
 {
     const struct cp_core_options *options = &slice->core.options;
-    uint32_t waiting = count_waiting(slice), opening = slice->at[OPENING], vacant = slice->at[VACANT];
+    uint32_t waiting = count_waiting(slice), opening = slice->at[OPENING];
+    uint32_t vacant = slice->at[VACANT] - slice->core.spare, open = opening + live(slice);
     uint32_t limit = slice->failures ? 1 : options->max_opening;
-    uint32_t wanted = options->lazy ? (waiting > opening ? waiting - opening : 0) : vacant;
+    uint32_t wanted = waiting > opening ? waiting - opening : 0;
+    uint32_t stock = options->lazy || slice->target < slice->core.warming ? slice->core.warming : slice->target;
+    wanted = stock > open && stock - open > wanted ? stock - open : wanted;
     if (slice->core.closed || opening >= limit)
         return 0;
     wanted = wanted < vacant ? wanted : vacant;
@@ -116,8 +143,6 @@ void open_ended(struct cp_slice *slice, cp_slot *slot, bool ok)
     move(slot, OPENING, ok ? HELD : VACANT);
     if (ok) {
         known->alive = true;
-        known->evicted = false;
-        known->reason = REASON_NONE;
         slice->failures = 0;
         slice->opened++;
     } else if (known->round == slice->round) {
@@ -129,24 +154,17 @@ void check_terminate(const struct cp_slice *slice, const cp_slot *slot, uint8_t 
 {
     const struct known *known = known_of(slot);
     bool own = known->reason != REASON_NONE && reason == known->reason;
-    bool evicted = known->evicted && reason == REASON_EVICTED;
+    bool doomed = known->doom != REASON_NONE && reason == known->doom;
+    bool resized = reason == COREPOOL_REASON_RESIZED && atomic_load(&slice->core.quota) > slice->target;
     bool closed = known->reason == REASON_NONE && slice->core.closed && reason == slice->close_reason;
     if (!known->alive)
         broke("L6", "slice %u: the worker of slot %u is terminated twice", slice->number, slot->number);
-    if (!own && !evicted && !closed)
+    if (!own && !doomed && !closed && !resized)
         broke("L6", "slice %u: slot %u is terminated for reason %u, not %d", slice->number, slot->number,
               reason, (int)known->reason);
 }
 
 /* --- sums --- */
-
-static uint32_t live(const struct cp_slice *slice)
-{
-    uint32_t sum = 0;
-    for (enum place place = HELD; place < PLACES; place++)
-        sum += slice->at[place];
-    return sum;
-}
 
 /* The manager will look again by itself. */
 static bool is_busy(const struct cp_slice *slice)
@@ -163,14 +181,14 @@ void check_sums(const struct cp_slice *slice)
         return;
     if (!cp_core_snapshot(core, &counts))
         broke("L1", "slice %u: the core is for ever in the midst of a change", slice->number);
-    if (slice->at[VACANT] != core->vacant || slice->at[OPENING] != core->opening ||
+    if (slice->at[VACANT] != core->vacant + core->spare || slice->at[OPENING] != core->opening ||
         slice->at[CLOSING] != core->closing || live(slice) != core->live)
         broke("L1", "slice %u: vacant %u opening %u live %u closing %u are %u, %u, %u, %u", slice->number,
               atomic_load(&core->vacant), atomic_load(&core->opening), atomic_load(&core->live),
               atomic_load(&core->closing), slice->at[VACANT], slice->at[OPENING], live(slice),
               slice->at[CLOSING]);
-    if (live(slice) + slice->at[VACANT] + slice->at[OPENING] + slice->at[CLOSING] != core->options.quota)
-        broke("L1", "slice %u: its slots are not its quota, %u", slice->number, core->options.quota);
+    if (live(slice) + slice->at[VACANT] + slice->at[OPENING] + slice->at[CLOSING] != core->quota + core->spare)
+        broke("L1", "slice %u: its slots are not its quota, %u", slice->number, atomic_load(&core->quota));
     if (slice->shelf.flags & CP_SHELF_WAITING && shelf_idle(slice))
         broke("L3", "slice %u: somebody waits beside %u workers on the shelf", slice->number,
               shelf_idle(slice));
@@ -196,9 +214,12 @@ void check_rest(const struct cp_slice *slice)
               slice->at[HELD]);
     if (core->closed)
         return;
-    if (!core->options.managed && slice->at[HELD])
+    bool holds = cp_core_holds(core);
+    if ((slice->paused || slice->draining) && !holds)
+        broke("L3", "slice %u is paused or draining and holds nothing back", slice->number);
+    if (!core->options.managed && slice->at[HELD] && !holds)
         broke("L3", "slice %u keeps %u workers from its shelf", slice->number, slice->at[HELD]);
-    if (!core->options.managed && !(slice->shelf.flags & CP_SHELF_WAITING) != !waiting)
+    if (!core->options.managed && !(slice->shelf.flags & CP_SHELF_WAITING) != !(waiting || holds))
         broke("L3", "slice %u: %u requests wait and its shelf says %s", slice->number, waiting,
               waiting ? "none" : "some");
     if (opens_in_order(slice) && (!slice->failures || world.now >= slice->overdue))
@@ -216,7 +237,7 @@ void check_finish(const struct cp_slice *slice)
     if (!cp_list_is_empty(&slice->arrivals) || slice->notices)
         broke("L5", "slice %u finishes with %u requests queued and %u notices to come", slice->number,
               count_waiting(slice), slice->notices);
-    if (slice->at[VACANT] != slice->core.options.quota || slice->opened != slice->terminated)
+    if (slice->at[VACANT] != slice->core.quota + slice->core.spare || slice->opened != slice->terminated)
         broke("L6", "slice %u finishes with %llu workers initialised and %llu terminated", slice->number,
               (unsigned long long)slice->opened, (unsigned long long)slice->terminated);
 }
@@ -245,8 +266,9 @@ void check_world(void)
 
 static void check_evicted(const struct cp_slice *slice)
 {
-    for (uint32_t i = 0; i < slice->core.options.quota; i++)
-        if (slice->known[i].alive && (slice->known[i].evicted || slice->known[i].reason != REASON_NONE))
+    for (uint32_t i = 0; i < slice->capacity; i++)
+        if (slice->known[i].alive &&
+            (slice->known[i].doom != REASON_NONE || slice->known[i].reason != REASON_NONE))
             broke("L6", "slice %u: the worker of slot %u was to be terminated", slice->number, i);
 }
 
@@ -261,7 +283,7 @@ static void check_slice_quiescent(const struct cp_slice *slice)
         broke("liveness", "slice %u does not come to rest", slice->number);
     if (slice->at[SHELVED] + slice->at[RETURNED] + slice->at[HELD] != slice->core.live)
         broke("L1", "slice %u: somebody keeps a worker for ever", slice->number);
-    if (slice->at[OPENING] || slice->at[CLOSING] || (!slice->core.options.lazy && slice->at[VACANT]))
+    if (slice->at[OPENING] || slice->at[CLOSING] || (!slice->core.options.lazy && slice->core.vacant))
         broke("liveness", "slice %u: opening %u closing %u vacant %u for ever", slice->number,
               slice->at[OPENING], slice->at[CLOSING], slice->at[VACANT]);
 }

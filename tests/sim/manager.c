@@ -16,7 +16,7 @@ void manager_wake(struct shard *shard)
     schedule(EVENT_MANAGER, shard, 0, at > shard->stalled_until ? at : shard->stalled_until);
 }
 
-void send_mail(enum mail kind, struct cp_slice *slice, struct ask *ask, cp_slot *slot, int64_t at)
+struct message *send_mail(enum mail kind, struct cp_slice *slice, struct ask *ask, cp_slot *slot, int64_t at)
 {
     struct message *message = world.spare_mail;
     if (message)
@@ -26,6 +26,7 @@ void send_mail(enum mail kind, struct cp_slice *slice, struct ask *ask, cp_slot 
     *message = (struct message){.kind = kind, .slice = slice, .ask = ask, .slot = slot};
     message->serial = slot ? known_of(slot)->opens : 0;
     schedule(EVENT_MAIL, message, 0, at);
+    return message;
 }
 
 void manager_receive(struct message *message)
@@ -144,53 +145,6 @@ static void deliver_nudge(struct cp_slice *slice)
     slice->shard->then = collect;
 }
 
-/* Turns the shelf round once, one slot a step: what is doomed comes out. */
-static void sift(struct cp_slice *slice)
-{
-    struct shard *shard = slice->shard;
-    cp_slot *slot;
-    enum cp_shelf_outcome outcome = shelf_take(slice, manager_cpu(shard), CP_OLDEST, HELD, &slot);
-    if (outcome == CP_SHELF_ELSEWHERE) {
-        slice->sift_wanted = !leave_cpu(slice); /* then with the next wake-up */
-        outcome = shelf_take(slice, manager_cpu(shard), CP_OLDEST, HELD, &slot);
-    }
-    if (outcome != CP_SHELF_DONE)
-        return;
-    if (atomic_load(&slot->item.doomed) ||
-        shelf_give(slice, manager_cpu(shard), slot, cp_slot_stamp(slot)) != CP_SHELF_DONE)
-        adopt(slice, slot);
-    if (--shard->left) {
-        shard->slice = slice;
-        shard->then = sift;
-    }
-}
-
-static void sift_shelf(struct cp_slice *slice)
-{
-    slice->sift_wanted = false;
-    slice->shard->left = shelf_idle(slice);
-    if (slice->shard->left)
-        sift(slice);
-}
-
-static void evict(struct cp_slice *slice, cp_slot *slot)
-{
-    uint32_t tag = cp_stamp_tag(cp_slot_stamp(slot));
-    if (slice->epoch == 0 || slot->phase != CP_LIVE || atomic_load(&slot->item.doomed))
-        return;
-    note(NOTE_EVICT, (int)slice->number, (int)slot->number, (int)known_of(slot)->place);
-    known_of(slot)->evicted = true;
-    slot->doom = REASON_EVICTED;
-    atomic_store(&slot->item.doomed, 1);
-    if (tag == CP_TAG_MANAGER && !cp_list_is_empty(&slot->link) && !slice->core.closed) {
-        cp_core_doom_idle(&slice->core, slot, REASON_EVICTED);
-    } else if (tag >= CP_TAG_SHELVED) {
-        sift_shelf(slice);
-    } else if (tag == CP_TAG_RETURNED) {
-        collect(slice);
-    }
-}
-
 static void deliver(struct message *message)
 {
     struct cp_slice *slice = message->slice;
@@ -210,10 +164,16 @@ static void deliver(struct message *message)
     case MAIL_GONE: worker_gone(slot); break;
     case MAIL_TIMER: slice->timer = slice->timer <= world.now ? CP_NEVER : slice->timer; break;
     case MAIL_SPURIOUS: break;
-    case MAIL_EVICT: evict(slice, slot); break;
     case MAIL_CPU: regain_cpu(slice); break;
     case MAIL_OPEN: slice_open(slice); break;
     case MAIL_CLOSE: slice->close_wanted = true; break;
+    case MAIL_EVICT:
+    case MAIL_PAUSE:
+    case MAIL_DRAIN:
+    case MAIL_RESIZE:
+    case MAIL_WARM:
+    case MAIL_FLUSH:
+    case MAIL_DETACH: operate(message); break;
     }
 }
 
@@ -320,7 +280,7 @@ void manager_step(struct shard *shard)
         slice->dirty = false;
         shard->pumping = slice;
         if (slice->sift_wanted)
-            sift_shelf(slice);
+            bring_in(slice);
     } else {
         return;
     }

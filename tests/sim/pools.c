@@ -32,6 +32,9 @@ static struct cp_core_options draw_options(const struct cp_slice *slice)
     int64_t shortest = 1 + delay(world.mail_bits);
     return (struct cp_core_options){
         .quota = 1 + (uint32_t)draw(slice->capacity),
+        .max_waiting = draw(4) ? 0 : 1 + (uint32_t)draw(6),
+        .shed_target_ns = draw(4) ? 0 : 1 + delay(world.hold_bits),
+        .shed_interval_ns = 1 + delay(world.hold_bits + 2),
         .lazy = slice->pool->lazy,
         .managed = slice->pool->managed,
         .fifo = slice->pool->fifo,
@@ -47,7 +50,7 @@ void slice_open(struct cp_slice *slice)
     struct cp_core_options options = draw_options(slice);
     const struct pool *pool = slice->pool;
     note(NOTE_REOPEN, (int)slice->number, (int)options.quota, 0);
-    slice->lost_cpu = slice->close_wanted = slice->sift_wanted = false;
+    slice->lost_cpu = slice->close_wanted = slice->sift_wanted = slice->paused = slice->draining = false;
     slice->close_reason = REASON_CLOSED;
     shelf_init(slice, (pool->portable ? CP_SHELF_PORTABLE : 0u) | (pool->fifo ? CP_SHELF_FIFO : 0u) |
                           (pool->managed ? CP_SHELF_MANAGED | CP_SHELF_WAITING : 0u));
@@ -59,6 +62,7 @@ void slice_open(struct cp_slice *slice)
     memset(slice->at, 0, sizeof slice->at);
     slice->at[VACANT] = options.quota;
     slice->failures = 0;
+    slice->target = options.quota;
     if (--slice->pool->busy == 0) {
         slice->pool->open = true;
         slice->pool->generation++;

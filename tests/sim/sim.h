@@ -15,6 +15,8 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include <corepool/worker.h>
+
 #include "base/clock.h"
 #include "core/core.h"
 
@@ -64,7 +66,9 @@
     X(TERMINATE, "slice %d terminates slot %d for reason %d")                                                  \
     X(TERMINATED, "slice %d: slot %d is vacant")                                                               \
     X(REST, "slice %d rests, %d waiting, %d opening")                                                          \
-    X(EVICT, "slice %d evicts slot %d from place %d")                                                          \
+    X(DOOM, "slice %d dooms slot %d for reason %d")                                                            \
+    X(DETACH, "client %d takes slot %d out of slice %d's pool")                                                \
+    X(OPERATE, "pool %d: operation %d, %d")                                                                    \
     X(LEAVE_CPU, "slice %d goes on on the portable shelf: %d")                                                 \
     X(REGAIN_CPU, "slice %d has its CPU again")                                                                \
     X(CLOSE_SHELF, "slice %d's shelf closes: %d")                                                              \
@@ -108,19 +112,20 @@ enum place {
 };
 
 enum reason {
-    REASON_NONE,
-    REASON_CLOSED,
-    REASON_REMOVED,
-    REASON_FAILED,
-    REASON_DOWN,
-    REASON_CHECKOUT,
-    REASON_EVICTED
+    REASON_NONE = COREPOOL_REASON_NONE,
+    REASON_CLOSED = COREPOOL_REASON_STOP,
+    REASON_DOWN = COREPOOL_REASON_DOWN,
+    REASON_FAILED = COREPOOL_REASON_FAILED,
+    REASON_REMOVED = COREPOOL_REASON_REMOVED,
+    REASON_CHECKOUT = COREPOOL_REASON_CHECKOUT,
+    REASON_EVICTED = COREPOOL_REASON_EVICTED,
+    REASON_FLUSHED = COREPOOL_REASON_FLUSHED,
 };
 
 struct known {
     enum place place;
-    bool alive; /* its worker was initialised and not terminated */
-    bool evicted;
+    bool alive;         /* its worker was initialised and not terminated */
+    enum reason doom;   /* for which the manager ends it */
     enum reason reason; /* for which a client ended it */
     uint32_t opens;     /* count: the late result of an older open is void */
     uint32_t round;     /* of opens, see struct cp_slice */
@@ -167,8 +172,10 @@ struct cp_slice {
     struct cp_histogram waits;
     bool lost_cpu, close_wanted, sift_wanted;
     enum reason close_reason;
-    bool dirty;    /* to be looked after */
-    int64_t timer; /* when its wake-up is due */
+    bool dirty;             /* to be looked after */
+    int64_t timer;          /* when its wake-up is due */
+    int64_t last_operation; /* on its way; they stay in order */
+    bool paused, draining;
     /* The oracle's. */
     struct known *known;     /* of each slot */
     uint32_t at[PLACES];     /* slots by place */
@@ -176,6 +183,7 @@ struct cp_slice {
     uint32_t notices;        /* requests that the manager found abandoned and whose notice it must await */
     uint32_t returning;      /* clients that have a part of the returned list or owe a look at `waiting` */
     uint64_t opened, terminated;
+    uint32_t target;             /* of its quota */
     uint32_t failures, round;    /* of opens: those that begin between two failures are one round */
     int64_t not_before, overdue; /* between these the next open after a failure begins */
 };
@@ -193,6 +201,12 @@ enum mail {
     MAIL_CPU,
     MAIL_OPEN,
     MAIL_CLOSE,
+    MAIL_PAUSE,
+    MAIL_DRAIN,
+    MAIL_RESIZE,
+    MAIL_WARM,
+    MAIL_FLUSH,
+    MAIL_DETACH,
 };
 
 struct message {
@@ -200,8 +214,10 @@ struct message {
     struct cp_slice *slice;
     struct ask *ask;
     cp_slot *slot;
-    uint32_t serial;      /* known.opens, where that matters */
-    struct message *next; /* behind it in the inbox, or spare */
+    struct client *client; /* of a detach */
+    uint32_t value;        /* of an operation: a count, or whether */
+    uint32_t serial;       /* known.opens, where that matters */
+    struct message *next;  /* behind it in the inbox, or spare */
 };
 
 /* A shard and its manager. One step of it is one event. */
@@ -237,6 +253,7 @@ enum ending {
     ENDED_TIMED_OUT,
     ENDED_CANCELLED,
     ENDED_SKIPPED,
+    ENDED_REFUSED,
     ENDINGS
 };
 
@@ -366,7 +383,7 @@ void manager_wake(struct shard *shard);
 /* A message is there. */
 void manager_receive(struct message *message);
 /* From anyone, not before `at`. */
-void send_mail(enum mail kind, struct cp_slice *slice, struct ask *ask, cp_slot *slot, int64_t at);
+struct message *send_mail(enum mail kind, struct cp_slice *slice, struct ask *ask, cp_slot *slot, int64_t at);
 
 /* What the core decided is carried out. False: the pump has nothing left to do now. */
 bool perform(struct cp_slice *slice, const struct cp_action *action);
@@ -378,12 +395,20 @@ bool leave_cpu(struct cp_slice *slice);
 void set_timer(struct cp_slice *slice, int64_t at);
 uint32_t manager_cpu(const struct shard *shard);
 
+/* --- operate.c --- */
+
+void send_operation(enum mail kind, struct cp_slice *slice, cp_slot *slot, uint32_t value);
+void operate(struct message *message);
+/* Starts to look for what is doomed on the shelf and the returned list: a step for each slot. */
+void bring_in(struct cp_slice *slice);
+void refresh_one(struct cp_slice *slice);
+
 /* --- worker.c --- */
 
 void worker_open(cp_slot *slot);
 void worker_opened(cp_slot *slot, bool ok);
 void worker_cancel_open(cp_slot *slot);
-void worker_terminate(cp_slot *slot, uint8_t reason);
+void worker_terminate(cp_slot *slot);
 void worker_gone(cp_slot *slot);
 
 /* --- client.c, giveback.c --- */
@@ -422,6 +447,7 @@ void arrives(struct cp_slice *slice, struct ask *ask);
 void leaves(struct ask *ask);
 /* L4: it is its turn. */
 void check_turn(const struct cp_slice *slice, const struct ask *ask);
+void check_refusal(const struct cp_slice *slice, const struct ask *ask, enum cp_outcome outcome);
 /* Before the open; after its end; before the end of a worker. */
 void check_open(const struct cp_slice *slice, cp_slot *slot);
 void open_ended(struct cp_slice *slice, cp_slot *slot, bool ok);

@@ -12,7 +12,7 @@ void worker_open(cp_slot *slot)
     bool ok = init_succeeds();
     move(slot, VACANT, OPENING);
     known_of(slot)->opens++;
-    atomic_store(&slot->item.doomed, 0);
+    known_of(slot)->doom = known_of(slot)->reason = REASON_NONE;
     note(NOTE_OPEN, (int)slice->number, (int)slot->number, ok);
     if (draw(2))
         worker_opened(slot, ok);
@@ -39,9 +39,8 @@ void worker_cancel_open(cp_slot *slot)
         worker_opened(slot, false);
 }
 
-void worker_terminate(cp_slot *slot, uint8_t reason)
+void worker_terminate(cp_slot *slot)
 {
-    (void)reason;
     move(slot, HELD, CLOSING);
     known_of(slot)->alive = false;
     if (draw(2))

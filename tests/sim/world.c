@@ -126,7 +126,7 @@ static void stall(void)
 static void evict_any(void)
 {
     struct cp_slice *slice = any_slice();
-    send_mail(MAIL_EVICT, slice, NULL, &slice->slots[draw(slice->capacity)], world.now);
+    send_operation(MAIL_EVICT, slice, &slice->slots[draw(slice->capacity)], 0);
 }
 
 static void wake_spuriously(void)
@@ -164,13 +164,27 @@ static void close_any(void)
         pool_close(pool);
 }
 
+/* The same operation on all slices of a pool. */
+static void operate_any(void)
+{
+    static const enum mail kinds[] = {MAIL_PAUSE, MAIL_DRAIN, MAIL_RESIZE, MAIL_WARM, MAIL_FLUSH};
+    enum mail kind = kinds[draw(sizeof kinds / sizeof *kinds)];
+    struct pool *pool = &world.pools[draw(world.pool_count)];
+    bool counts = kind == MAIL_RESIZE || kind == MAIL_WARM, whether = draw(2);
+    note(NOTE_OPERATE, (int)pool->number, (int)kind, whether);
+    for (unsigned i = 0; i < world.shard_count; i++) {
+        struct cp_slice *slice = &pool->slices[i];
+        send_operation(kind, slice, NULL, counts ? 1 + (uint32_t)draw(slice->capacity) : whether);
+    }
+}
+
 static void any_fault(void)
 {
     if (world.phase != SAFETY)
         return;
     if (world.outage && draw(2))
         set_outage(false);
-    switch (draw(12)) {
+    switch (draw(15)) {
     case 0: stall(); break;
     case 1:
     case 2: evict_any(); break;
@@ -178,14 +192,27 @@ static void any_fault(void)
     case 4: change_cpu(); break;
     case 5: set_outage(true); break;
     case 6: close_any(); break;
+    case 7:
+    case 8:
+    case 9: operate_any(); break;
     default: migrate(); break;
     }
     schedule(EVENT_FAULT, &world, 0, world.now + 1 + delay(world.fault_bits));
 }
 
+static void end_operations(struct pool *pool)
+{
+    for (unsigned i = 0; i < world.shard_count; i++) {
+        send_operation(MAIL_PAUSE, &pool->slices[i], NULL, false);
+        send_operation(MAIL_DRAIN, &pool->slices[i], NULL, false);
+    }
+}
+
 static void end_faults(void)
 {
     set_outage(false);
+    for (unsigned i = 0; i < world.pool_count; i++)
+        end_operations(&world.pools[i]);
     for (unsigned i = 0; i < world.shard_count; i++) {
         world.shards[i].stalled_until = 0;
         if (world.shards[i].off_cpu)
