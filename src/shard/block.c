@@ -58,7 +58,7 @@ static struct cp_slice *make_block(struct corepool_shard *shard, unsigned class)
     init_slots(slice, slice->slots, 0, capacity);
     cp_list_init(&slice->link);
     cp_list_init(&slice->dirty);
-    cp_list_init(&slice->sleeping);
+    cp_heap_node_init(&slice->sleeping);
     return slice;
 }
 

@@ -148,11 +148,9 @@ static void start_timer(struct corepool_shard *shard, int64_t when_ns)
 
 void cp_shard_wake_at(struct corepool_shard *shard, struct cp_slice *slice, int64_t when_ns)
 {
-    if (cp_list_is_empty(&slice->sleeping)) {
-        cp_list_push_back(&shard->sleeping, &slice->sleeping);
-        slice->wake_at = when_ns;
-    } else if (when_ns < slice->wake_at) {
-        slice->wake_at = when_ns;
+    if (!cp_heap_has(&slice->sleeping) || when_ns < slice->sleeping.key) {
+        cp_heap_remove(&shard->sleeping, &slice->sleeping);
+        cp_heap_add(&shard->sleeping, &slice->sleeping, when_ns);
     }
     start_timer(shard, when_ns);
 }
@@ -180,18 +178,12 @@ void cp_shard_lost_cpu(struct corepool_shard *shard)
 /* When the next sleeper is to wake, after those that are due have. */
 static int64_t wake_sleepers(struct corepool_shard *shard, int64_t now_ns)
 {
-    int64_t next_at = CP_NEVER;
-    for (struct cp_list *at = shard->sleeping.next, *next; at != &shard->sleeping; at = next) {
-        struct cp_slice *slice = cp_container(at, struct cp_slice, sleeping);
-        next = at->next;
-        if (slice->wake_at <= now_ns) {
-            cp_list_unlink(&slice->sleeping);
-            cp_shard_look_after(shard, slice);
-        } else if (slice->wake_at < next_at) {
-            next_at = slice->wake_at;
-        }
+    struct cp_heap_node *first;
+    while ((first = shard->sleeping.least) && first->key <= now_ns) {
+        cp_heap_remove(&shard->sleeping, first);
+        cp_shard_look_after(shard, cp_container(first, struct cp_slice, sleeping));
     }
-    return next_at;
+    return first ? first->key : CP_NEVER;
 }
 
 static void on_timer(uv_timer_t *timer)
@@ -282,7 +274,7 @@ int cp_shard_start(struct corepool_shard *shard)
     cp_latch_init(&start.latch, 1);
     cp_list_init(&shard->slices);
     cp_list_init(&shard->dirty);
-    cp_list_init(&shard->sleeping);
+    shard->sleeping = (struct cp_heap){0};
     for (unsigned i = 0; i < CP_BLOCK_CLASSES; i++)
         cp_list_init(&shard->spare_blocks[i]);
     shard->local_first = NULL;

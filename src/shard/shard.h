@@ -37,7 +37,8 @@ struct corepool_shard {
     uv_idle_t soon;          /* active while there is local work: keeps the loop from sleeping */
     uv_timer_t timer;        /* next wake-up of a sleeping slice, or attempt to regain the CPU */
     struct cp_message *local_first, **local_last; /* messages from this thread to itself */
-    struct cp_list slices, dirty, sleeping;
+    struct cp_list slices, dirty;
+    struct cp_heap sleeping; /* slices by their wake-up time: thousands may have one */
     struct cp_list spare_blocks[CP_BLOCK_CLASSES];
     struct cp_chunk *chunks; /* what the blocks are cut from */
     bool lost_cpu;

@@ -208,7 +208,7 @@ static void do_finish(struct cp_slice *slice)
     end_pool_state(slice);
     cp_list_unlink(&slice->link);
     cp_list_unlink(&slice->dirty);
-    cp_list_unlink(&slice->sleeping);
+    cp_heap_remove(&slice->shard->sleeping, &slice->sleeping);
     slice->config.finished(slice, slice->config.context);
 }
 

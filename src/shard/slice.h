@@ -19,6 +19,7 @@
 
 #include <corepool/event.h>
 
+#include "base/heap.h"
 #include "core/core.h"
 #include "machine/thread.h"
 
@@ -80,8 +81,7 @@ struct cp_slice {
     _Atomic(struct cp_histogram *) opens; /* how long each init took; NULL: none has ended */
     struct cp_list link;         /* in the shard's list of open slices, or of spare blocks */
     struct cp_list dirty;        /* in the shard's list of slices to look after */
-    struct cp_list sleeping;     /* in the shard's list of slices with a wake-up time */
-    int64_t wake_at;             /* while it is there */
+    struct cp_heap_node sleeping; /* in the shard's heap of slices with a wake-up time */
     void *message;               /* of the info visit under way */
     bool pumping;
     bool watched;                /* config.changed is told of every change */
@@ -91,6 +91,9 @@ struct cp_slice {
     bool sift_wanted;            /* a doomed worker was out of reach on the shelf */
     uint8_t close_reason;
 };
+
+_Static_assert(sizeof(struct cp_slice) + sizeof(cp_slot) + CP_CACHE_LINE <= 2048,
+               "a slice with one slot and its ring is at most two KiB: there may be many thousands");
 
 /* Its slot of that number, which is below the capacity. Thread: any. */
 static inline cp_slot *cp_slice_slot(const struct cp_slice *slice, uint32_t number)
