@@ -83,6 +83,33 @@ BOTH(a_shelf_is_filled_from_its_oldest_end)
         cr_expect_eq(take(CP_NEWEST), &items[i]);
 }
 
+/* --- a larger ring --- */
+
+BOTH(growing_keeps_what_is_there_and_its_order)
+{
+    static _Atomic(struct cp_item *) larger[4 * ITEMS];
+    atomic_store(&shelf.head, UINT32_MAX - 2);
+    atomic_store(&shelf.tail, UINT32_MAX - 2);
+    give_all();
+    struct cp_item *oldest = take(CP_OLDEST);
+    cr_assert(cp_shelf_grow(&shelf, larger, 4 * ITEMS));
+    memset(ring, 0, sizeof ring); /* no longer looked at */
+    cr_expect_eq(cp_shelf_idle(&shelf), ITEMS - 1);
+    cr_expect_eq(give(oldest), CP_SHELF_DONE);
+    cr_expect_eq(take(CP_NEWEST), oldest);
+    for (unsigned i = 1; i < ITEMS; i++)
+        cr_expect_eq(take(CP_OLDEST), &items[i]);
+    cr_expect_eq(atomic_load(&shelf.flags), portable ? CP_SHELF_PORTABLE : 0);
+}
+
+BOTH(a_grown_ring_still_waits)
+{
+    static _Atomic(struct cp_item *) larger[2 * ITEMS];
+    cr_assert_eq(cp_shelf_await(&shelf), CP_SHELF_DONE);
+    cr_assert(cp_shelf_grow(&shelf, larger, 2 * ITEMS));
+    cr_expect_eq(give(&items[0]), CP_SHELF_SOMEONE_WAITS);
+}
+
 /* --- what a give refuses --- */
 
 BOTH(a_give_to_the_oldest_end_is_refused_as_any_give)

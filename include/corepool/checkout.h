@@ -33,7 +33,8 @@ typedef struct corepool_checkout_options {
 /* Takes a worker: at once when one is idle on the caller's CPU, else waits its turn. Blocks up to
  * options->timeout_ms. Returns COREPOOL_OK with *lease filled; else *lease is zeroed: COREPOOL_ETIMEDOUT (the
  * detail says how many were waiting, how many opening and leased, and the last open error), COREPOOL_ESKIPPED,
- * COREPOOL_ECLOSED, COREPOOL_EINVAL, COREPOOL_ENOMEM, COREPOOL_EFORKED; COREPOOL_EDEADLK on a shard's thread,
+ * COREPOOL_ECLOSED (also while the pool is drained, see corepool/operate.h), COREPOOL_EOVERLOAD (more than max_waiting would
+ * wait; the detail says how many do), COREPOOL_ESHED, COREPOOL_EINVAL, COREPOOL_ENOMEM, COREPOOL_EFORKED; COREPOOL_EDEADLK on a shard's thread,
  * which would wait for itself: use corepool_checkout_async there. */
 COREPOOL_PUBLIC int corepool_checkout(corepool_pool_t pool, const corepool_checkout_options_t *options,
                                       corepool_lease_t *lease);
@@ -60,7 +61,7 @@ typedef struct corepool_request {
  * runs before this call returns; else from the loop, once, within options->timeout_ms. request may be NULL.
  * Returns COREPOOL_OK: the callback ran or will run; COREPOOL_ETHREAD on any other thread, COREPOOL_EINVAL (also for a
  * pool of another runtime than the loop's),
- * COREPOOL_ECLOSED, COREPOOL_ENOMEM: the callback will not run. */
+ * COREPOOL_ECLOSED, COREPOOL_EOVERLOAD, COREPOOL_ENOMEM: the callback will not run. */
 COREPOOL_PUBLIC int corepool_checkout_async(corepool_pool_t pool, const corepool_checkout_options_t *options,
                                             corepool_checkout_cb cb, void *arg, corepool_request_t *request);
 

@@ -15,7 +15,7 @@ extern "C" {
     X(CLOSED, "worker terminated")  /* a worker; reason; duration_ms since it was ready */                           \
     X(WAITED, "granted")            /* a request was granted, that worker, after it had waited duration_ms */        \
     X(TIMEOUT, "timed out")         /* a request timed out after duration_ms; code */                                \
-    X(SHED, "refused as overload")  /* a request; code EOVERLOAD or ESHED; duration_ms that it had waited */         \
+    X(SHED, "refused as overload")  /* a request that had reached the shard; code EOVERLOAD or ESHED; duration_ms */  \
     X(OVERDUE, "lease overdue")     /* `lease` is held for duration_ms by now */                                     \
     X(STALL, "callback stalls")     /* callback `text` of this pool has run for duration_ms by now; see stall_ms */  \
     X(WARNING, "warning")           /* `text`: an option that has no effect, a callback that returned nonsense */

@@ -72,7 +72,7 @@ typedef struct corepool_pool_options {
     /* Waiting. */
     unsigned max_waiting;    /* requests that may wait on one shard; one more is COREPOOL_EOVERLOAD; default: no limit */
     int64_t shed_target_ms;  /* requests are shed (COREPOOL_ESHED) by CoDel's rule once all have waited longer than this */
-    int64_t shed_interval_ms; /* … for this long; default: never, and 100 */
+    int64_t shed_interval_ms; /* … for this long, while more than one waits; default: never, and 100 */
     /* Leases. */
     int64_t lease_report_ms; /* a lease held for that long is a COREPOOL_EVENT_OVERDUE, and again each time that its
                               * age has doubled; default: never */

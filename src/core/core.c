@@ -70,11 +70,36 @@ void cp_core_init(struct cp_core *core, const struct cp_core_options *options, c
     }
 }
 
+static struct cp_request *first_request(const struct cp_core *core)
+{
+    return cp_container(core->requests.next, struct cp_request, link);
+}
+
+static struct cp_request *last_request(const struct cp_core *core)
+{
+    return cp_container(core->requests.prev, struct cp_request, link);
+}
+
+static bool is_all_in(const struct cp_core *core)
+{
+    return GET(core->live) == core->idle + core->doomed;
+}
+
+bool cp_core_is_quiet(const struct cp_core *core)
+{
+    return cp_list_is_empty(&core->requests) && is_all_in(core);
+}
+
+/* Quiet but for requests that are about to be refused; that is to last, also for those that keep their place. */
+static bool is_drained(const struct cp_core *core)
+{
+    return is_all_in(core) && (cp_list_is_empty(&core->requests) || first_request(core)->late);
+}
+
 void cp_core_request(struct cp_core *core, struct cp_request *request)
 {
     cp_list_init(&request->link);
-    /* Who keeps its place has waited before; but where all is quiet already, that is to last. */
-    request->late = core->draining && (!request->again || cp_core_is_quiet(core));
+    request->late = core->draining && (!request->again || is_drained(core));
     if (request->again)
         cp_list_push_front(&core->requests, &request->link);
     else
@@ -285,12 +310,10 @@ void cp_core_pause(struct cp_core *core, bool paused)
 
 void cp_core_drain(struct cp_core *core, bool draining)
 {
+    if (draining && !core->draining) /* those that an earlier drain had not yet refused wait like any other */
+        for (struct cp_list *at = core->requests.next; at != &core->requests; at = at->next)
+            cp_container(at, struct cp_request, link)->late = false;
     core->draining = draining;
-}
-
-bool cp_core_is_quiet(const struct cp_core *core)
-{
-    return cp_list_is_empty(&core->requests) && GET(core->live) == core->idle + core->doomed;
 }
 
 void cp_core_warm(struct cp_core *core, uint32_t count)
@@ -355,16 +378,6 @@ static void terminate_next(struct cp_core *core, struct cp_action *action)
     core->doomed--;
     end_live(core, slot);
     *action = (struct cp_action){.what = CP_DO_TERMINATE, .slot = slot, .reason = slot->doom};
-}
-
-static struct cp_request *first_request(const struct cp_core *core)
-{
-    return cp_container(core->requests.next, struct cp_request, link);
-}
-
-static struct cp_request *last_request(const struct cp_core *core)
-{
-    return cp_container(core->requests.prev, struct cp_request, link);
 }
 
 static void refuse(struct cp_core *core, struct cp_request *request, enum cp_outcome outcome, struct cp_action *action)
