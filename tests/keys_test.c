@@ -8,7 +8,6 @@
 #include "base/clock.h"
 #include "base/siphash.h"
 #include "front/keyed.h"
-#include "front/keys.h"
 
 /* --- hash --- */
 

@@ -85,7 +85,7 @@ typedef struct corepool_keyed_counts {
     uint64_t reaped; /* so far: closed by time, or to make room */
 } corepool_keyed_counts_t;
 
-/* Fills *stats. Thread: any; blocks for moments. COREPOOL_OK, COREPOOL_EINVAL, COREPOOL_ECLOSED. */
+/* Fills *stats. Thread: any; blocks for moments. COREPOOL_OK, COREPOOL_EINVAL, COREPOOL_ECLOSED, COREPOOL_EFORKED. */
 COREPOOL_PUBLIC int corepool_keyed_stats(corepool_keyed_t keyed, corepool_keyed_counts_t *stats);
 
 #ifdef __cplusplus

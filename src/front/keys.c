@@ -35,8 +35,7 @@ void cp_keys_finish(struct cp_keys *keys)
     free(keys->table);
 }
 
-/* --- reading
- * ------------------------------------------------------------------------------------------------------- */
+/* --- reading --- */
 
 static inline uint64_t word_of(const struct cp_key *key, size_t index)
 {
@@ -93,8 +92,7 @@ bool cp_keys_read(const struct cp_keys *keys, const struct cp_key *key, int64_t 
     return false; /* entries moved along with it */
 }
 
-/* --- changing
- * ------------------------------------------------------------------------------------------------------ */
+/* --- changing --- */
 
 struct cp_key_entry *cp_keys_find(const struct cp_keys *keys, const struct cp_key *key)
 {
