@@ -89,7 +89,8 @@ typedef struct corepool_pool_options {
  * COREPOOL_POOL_PER_SHARD). A pool with fewer workers than shards has slices on that many shards, spread
  * evenly, each serving its nearest CPUs. Blocks until every slice's pool_init has returned; workers open
  * in the background. All or nothing. Returns COREPOOL_OK with *pool set; COREPOOL_EINVAL (the detail names
- * the argument), COREPOOL_ENOMEM, pool_init's code, COREPOOL_IGNORE (pool_init's too: *pool is zero, nothing failed), COREPOOL_ECLOSED (runtime stopping), COREPOOL_EDEADLK. */
+ * the argument), COREPOOL_ENOMEM, pool_init's code, COREPOOL_ECLOSED (runtime stopping), COREPOOL_EDEADLK; COREPOOL_IGNORE
+ * (pool_init's): *pool is zero, and nothing failed. */
 COREPOOL_PUBLIC int corepool_pool_open(corepool_runtime_t *runtime, const corepool_class_t *cls, void *arg,
                                        unsigned size, const corepool_pool_options_t *options, corepool_pool_t *pool);
 

@@ -108,8 +108,8 @@ typedef struct corepool_class {
      * as the client's own memory may be gone. So what enqueue has made goes to one end, a checkout that returned
      * COREPOOL_OK or COREPOOL_SKIP or a cancelled QUEUED; but for a request that comes when the pool has closed. */
     void (*cancelled)(void *pool_state, corepool_cancelled_t how, void *wrapped);
-    /* corepool_update: changes the worker, or replaces it by corepool_worker_set_resource. COREPOOL_OK; or COREPOOL_REMOVE (reason UPDATE): terminated when the
-     * lease ends. */
+    /* corepool_update: changes the worker, or replaces it by corepool_worker_set_resource. COREPOOL_OK; or COREPOOL_REMOVE
+     * (reason UPDATE): terminated when the lease ends. */
     int (*update)(corepool_worker_t *worker, void *pool_state, void *resource, void *message);
     /* corepool_pool_info: each worker that is idle at that moment, once. COREPOOL_OK or COREPOOL_REMOVE (reason INFO). While
      * info and ping run, no caller can have the worker. */

@@ -33,6 +33,7 @@ static const struct plan mixed_plans[] = {
     {"lazy", &slow_class, 6, COREPOOL_POOL_LAZY, 10, false},
     {"each", &blocking_class, 2, COREPOOL_POOL_PER_SHARD, 10, false},
     {"managed", &picky_class, 3, COREPOOL_POOL_MANAGED, 2, false},
+    {"serialised", &picky_class, 3, COREPOOL_POOL_MANAGED | COREPOOL_POOL_SERIALISED, 2, false},
     {"one", &plain_class, 1, 0, 3, false},
     {"churn-lazy", &slow_class, 2, COREPOOL_POOL_LAZY | COREPOOL_POOL_FIFO, 12, true},
     {"churn-each", &picky_class, 1, COREPOOL_POOL_PER_SHARD, 12, true},
