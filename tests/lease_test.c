@@ -1,11 +1,10 @@
 /* tests/lease_test.c: leases as such: who holds them, since when, from where. */
 #include <criterion/criterion.h>
 
-#include <execinfo.h>
 #include <poll.h>
 #include <semaphore.h>
-#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "support/callers.h"
 
@@ -253,5 +252,83 @@ Test(lease, its_age_is_known_where_leases_are_timed)
     hold_for(LAWS_SHORT_MS);
     cr_expect_geq(info_of(pool).age_ms, LAWS_SHORT_MS);
     cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+    laws_end();
+}
+
+/* --- for too long --- */
+
+struct overdue {
+    _Atomic unsigned told;
+    corepool_lease_info_t last;
+    int64_t ms;
+};
+
+static void note_overdue(const corepool_event_t *event, void *arg)
+{
+    struct overdue *overdue = arg;
+    if (event->kind != COREPOOL_EVENT_OVERDUE)
+        return;
+    overdue->last = *event->lease;
+    overdue->ms = event->duration_ms;
+    atomic_fetch_add(&overdue->told, 1);
+}
+
+#define OVERDUE_MS 8
+
+Test(lease, one_that_is_out_for_long_is_reported_with_who_how_long_and_from_where)
+{
+    struct laws_count count = {0};
+    struct overdue overdue = {0};
+    corepool_pool_t pool =
+        laws_start_one_with(&laws_class, &count, 2, &(corepool_pool_options_t){.lease_report_ms = OVERDUE_MS,
+                                                                               .backtrace_every = 1,
+                                                                               .on_event = note_overdue,
+                                                                               .event_arg = &overdue});
+    corepool_lease_t lease = take_here(pool), copy = lease;
+    laws_await_count(&overdue.told, 2);
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK, "%s", corepool_error_detail());
+    cr_expect_geq(overdue.ms, 2 * OVERDUE_MS);
+    cr_expect_eq(overdue.last.worker, corepool_worker_number(copy.worker));
+    cr_expect_eq(overdue.last.thread_id, gettid());
+    cr_expect_geq(overdue.last.age_ms, overdue.ms - 1);
+    cr_expect(is_from(&overdue.last, (const void *)(uintptr_t)take_here));
+    cr_expect_eq(laws_stats(pool).overdue, 1, "one lease, however often");
+    laws_end();
+    cr_expect_eq(atomic_load(&count.reasons[COREPOOL_REASON_STOP]), 2, "reports end no worker");
+}
+
+Test(lease, after_its_limit_the_worker_is_ended_at_checkin_and_replaced)
+{
+    struct laws_count count = {0};
+    struct overdue overdue = {0};
+    corepool_pool_t pool =
+        laws_start_one_with(&laws_class, &count, 1, &(corepool_pool_options_t){.lease_report_ms = OVERDUE_MS,
+                                                                               .lease_limit_ms = OVERDUE_MS,
+                                                                               .on_event = note_overdue,
+                                                                               .event_arg = &overdue});
+    corepool_lease_t lease = laws_take(pool);
+    laws_await_count(&overdue.told, 1);
+    cr_expect_eq(atomic_load(&count.terminated), 0, "it is in use");
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+    laws_await_count(&count.reasons[COREPOOL_REASON_TIMEOUT], 1);
+    lease = laws_take(pool);
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+    laws_end();
+    cr_expect_eq(atomic_load(&count.opened), 2);
+}
+
+Test(lease, limits_that_make_no_sense_are_refused_by_name)
+{
+    struct laws_count count = {0};
+    corepool_pool_t pool, first = laws_start_one(&laws_class, &count, 1, 0);
+    (void)first;
+    cr_expect_eq(corepool_pool_open(laws_runtime(), &laws_class, &count, 1,
+                                    &(corepool_pool_options_t){.lease_report_ms = -1}, &pool),
+                 COREPOOL_EINVAL);
+    laws_expect_detail("lease_report_ms: -1");
+    cr_expect_eq(corepool_pool_open(laws_runtime(), &laws_class, &count, 1,
+                                    &(corepool_pool_options_t){.lease_limit_ms = INT64_MAX}, &pool),
+                 COREPOOL_EINVAL);
+    laws_expect_detail("lease_limit_ms");
     laws_end();
 }

@@ -22,6 +22,8 @@ static int64_t interval_of(const struct cp_look_options *options)
     int64_t shortest = shorter(options->idle_timeout_ns, options->idle_close_ns);
     shortest = shorter(shortest, options->max_lifetime_ns);
     shortest = shorter(shortest, options->validate_after_ns);
+    shortest = shorter(shortest, options->lease_report_ns);
+    shortest = shorter(shortest, options->lease_limit_ns);
     if (shortest == 0)
         return 0;
     return shortest / LOOKS < LOOK_INTERVAL_MIN_NS ? LOOK_INTERVAL_MIN_NS : shortest / LOOKS;
@@ -63,6 +65,7 @@ void cp_look_opened(struct cp_core *core, cp_slot *slot)
 {
     slot->seen = use_of(slot);
     slot->seen_at = slot->since;
+    slot->reports = 0;
     slot->expires_at = core->options.look.max_lifetime_ns ? slot->since + draw_lifetime(core) : CP_NEVER;
     atomic_store_explicit(&slot->validate, 0, memory_order_relaxed);
 }
@@ -100,14 +103,17 @@ uint8_t cp_look_at(struct cp_core *core, cp_slot *slot, int64_t now_ns)
 {
     const struct cp_look_options *options = &core->options.look;
     struct cp_look *look = &core->look;
-    if (!is_fit(slot))
-        return COREPOOL_REASON_NONE;
-    if (slot->seen != use_of(slot)) {
+    if (slot->phase == CP_LIVE && slot->seen != use_of(slot)) {
         slot->seen = use_of(slot);
         slot->seen_at = now_ns;
+        slot->reports = 0;
     }
+    if (!is_fit(slot))
+        return COREPOOL_REASON_NONE;
     if (now_ns >= slot->expires_at)
         return COREPOOL_REASON_EXPIRED;
+    if (options->lease_limit_ns && cp_look_saw_lease(slot) && now_ns - slot->seen_at >= options->lease_limit_ns)
+        return COREPOOL_REASON_TIMEOUT;
     look->fit++;
     look->long_idle += is_idle_for(slot, options->idle_close_ns, now_ns);
     if (is_idle_for(slot, options->idle_timeout_ns, now_ns)) {
@@ -117,6 +123,19 @@ uint8_t cp_look_at(struct cp_core *core, cp_slot *slot, int64_t now_ns)
     if (is_idle_for(slot, options->validate_after_ns, now_ns))
         mark_for_validation(slot);
     return COREPOOL_REASON_NONE;
+}
+
+/* Reports of one lease before it is older than all time. */
+#define REPORTS_MAX 40
+
+int64_t cp_look_overdue(struct cp_core *core, cp_slot *slot, int64_t now_ns)
+{
+    int64_t report = core->options.look.lease_report_ns, age = now_ns - slot->seen_at;
+    if (!report || !cp_look_saw_lease(slot) || slot->reports >= REPORTS_MAX || age >> slot->reports < report)
+        return 0;
+    while (slot->reports < REPORTS_MAX && age >> slot->reports >= report)
+        slot->reports++;
+    return age;
 }
 
 /* Where the limit leaves room beside those whose turn it still is, others are asked again, and the turn is over. */

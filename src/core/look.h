@@ -29,6 +29,8 @@ struct cp_look_options {
     int64_t max_lifetime_ns;
     uint32_t lifetime_jitter_percent;
     int64_t validate_after_ns;
+    int64_t lease_report_ns;   /* how long a worker is leased to be reported */
+    int64_t lease_limit_ns;    /* and to be used no more */
 };
 
 enum cp_visit_stage { CP_VISIT_NONE, CP_VISIT_FETCHING, CP_VISIT_ASKING, CP_VISIT_RETURNING };
@@ -70,6 +72,17 @@ void cp_look_begin(struct cp_core *core);
 uint8_t cp_look_at(struct cp_core *core, cp_slot *slot, int64_t now_ns);
 bool cp_look_end(struct cp_core *core, int64_t now_ns);
 uint8_t cp_look_close(struct cp_core *core, cp_slot *slot, int64_t now_ns);
+
+/* For a slot that was shown to the look under way. Whether, by the looks, it is leased; then slot->seen is the lease's stamp
+ * and slot->seen_at when it began, at the latest. */
+static inline bool cp_look_saw_lease(const cp_slot *slot)
+{
+    return slot->phase == CP_LIVE && cp_stamp_tag(slot->seen) == CP_TAG_LEASED;
+}
+
+/* How long, by the looks, the slot's worker is leased, if that is to be reported now: after lease_report_ns, and again
+ * whenever it has doubled. Else 0. slot->reports counts them. */
+int64_t cp_look_overdue(struct cp_core *core, cp_slot *slot, int64_t now_ns);
 
 /* Begins a visit of all that are idle: CP_DO_INFO follows for each. None may be under way. */
 void cp_visit_begin_info(struct cp_core *core);

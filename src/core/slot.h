@@ -56,6 +56,7 @@ struct corepool_worker {
     uint32_t pinged;                       /* the turn of pings in which it had its own */
     uint32_t round;                        /* of the core's opens, in which this one began */
     uint8_t phase;                         /* enum cp_phase */
+    uint8_t reports;                       /* of the lease that was seen, as overdue */
     bool held;                             /* in the hands of a visit */
     bool counted;                          /* by the check that is under way */
     bool explained;                        /* this init has said why it fails */

@@ -84,6 +84,10 @@ static int check_idle_options(const corepool_pool_options_t *options, unsigned s
         status = check_time("max_lifetime_ms", options->max_lifetime_ms);
     if (status == COREPOOL_OK)
         status = check_time("validate_after_ms", options->validate_after_ms);
+    if (status == COREPOOL_OK)
+        status = check_time("lease_report_ms", options->lease_report_ms);
+    if (status == COREPOOL_OK)
+        status = check_time("lease_limit_ms", options->lease_limit_ms);
     if (status != COREPOOL_OK)
         return status;
     if (options->lifetime_jitter_percent > 100 && options->lifetime_jitter_percent != COREPOOL_NONE)
@@ -295,6 +299,8 @@ static struct cp_look_options look_options(const corepool_class_t *cls, const co
         .max_lifetime_ns = options->max_lifetime_ms * CP_NS_PER_MS,
         .lifetime_jitter_percent = jitter == COREPOOL_NONE ? 0 : jitter ? jitter : LIFETIME_JITTER_DEFAULT,
         .validate_after_ns = cls->validate ? validate_ms * CP_NS_PER_MS : 0,
+        .lease_report_ns = options->lease_report_ms * CP_NS_PER_MS,
+        .lease_limit_ns = options->lease_limit_ms * CP_NS_PER_MS,
     };
 }
 

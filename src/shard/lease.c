@@ -7,13 +7,13 @@
 
 #include "shard/shard.h"
 
-/* --- written by the holder ---------------------------------------------------------------------------------------- */
+/* --- written by the holder, the time by the manager where it looks ------------------------------------------------- */
 
 /* Pairs with the acquiring loads of read_note: who sees the time sees that the stamp before it was taken back. */
-static void note_time(cp_slot *slot, uint64_t stamp)
+static void note_time(cp_slot *slot, uint64_t stamp, int64_t since_ns)
 {
     atomic_store_explicit(&slot->noted, 0, memory_order_relaxed);
-    atomic_store_explicit(&slot->noted_at, cp_now_ns(), memory_order_release);
+    atomic_store_explicit(&slot->noted_at, since_ns, memory_order_release);
     atomic_store_explicit(&slot->noted, stamp, memory_order_release);
 }
 
@@ -51,7 +51,7 @@ __attribute__((noinline)) void cp_lease_note(cp_slot *slot, uint64_t stamp, stru
         note_trace(slot, stamp);
     }
     if (config->timed)
-        note_time(slot, stamp);
+        note_time(slot, stamp, cp_now_ns());
 }
 
 void cp_lease_count_hold(cp_slot *slot, uint64_t stamp)
@@ -106,6 +106,29 @@ bool cp_lease_describe(const cp_slot *slot, int64_t now_ns, corepool_lease_info_
         memcpy(info->thread_name, holder->name, sizeof info->thread_name);
     read_trace(slot, stamp, info);
     return true;
+}
+
+/* --- the manager's -------------------------------------------------------------------------------------------------- */
+
+void cp_lease_seen(cp_slot *slot)
+{
+    bool holder_notes = slot->slice->config.timed;
+    if (!holder_notes && atomic_load_explicit(&slot->noted, memory_order_relaxed) != slot->seen)
+        note_time(slot, slot->seen, slot->seen_at);
+}
+
+void cp_lease_report(cp_slot *slot, int64_t age_ns, bool first)
+{
+    struct cp_slice *slice = slot->slice;
+    corepool_lease_info_t info;
+    if (!cp_lease_describe(slot, cp_now_ns(), &info) || info.checkout != cp_stamp_generation(slot->seen))
+        return; /* it has just ended */
+    if (first)
+        atomic_fetch_add_explicit(&slice->overdue, 1, memory_order_relaxed);
+    cp_slice_tell(slice, &(corepool_event_t){.kind = COREPOOL_EVENT_OVERDUE,
+                                             .worker = slot->number,
+                                             .duration_ms = age_ns / CP_NS_PER_MS,
+                                             .lease = &info});
 }
 
 void cp_lease_forget(struct cp_slice *slice)

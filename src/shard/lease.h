@@ -1,7 +1,7 @@
 /* shard/lease.h: what is noted of a lease beside its holder: when it began, from where.
  *
- * Only for pools that ask for it (COREPOOL_POOL_TIME_LEASES, backtrace_every): their shelves have LOOK_TAKE and LOOK_GIVE, so
- * that callers come by here. A note belongs to one lease by its stamp; who reads it looks whether the stamp is still the
+ * Only for pools that ask for it: with COREPOOL_POOL_TIME_LEASES and backtrace_every their shelves have LOOK_TAKE and
+ * LOOK_GIVE, so that callers come by here; with lease_report_ms and lease_limit_ms the manager's looks find out. A note belongs to one lease by its stamp; who reads it looks whether the stamp is still the
  * same afterwards. Thread default: the holder's. */
 #ifndef CP_SHARD_LEASE_H
 #define CP_SHARD_LEASE_H
@@ -30,6 +30,14 @@ void cp_lease_count_hold(cp_slot *slot, uint64_t stamp);
 
 /* Says what is known of a lease that is out. False: it has ended. Thread: any that keeps the slice from being finished. */
 bool cp_lease_describe(const cp_slot *slot, int64_t now_ns, corepool_lease_info_t *info);
+
+/* A look saw the slot leased (cp_look_saw_lease): others may know since when, unless its holder has noted it. Thread: the
+ * shard's. */
+void cp_lease_seen(cp_slot *slot);
+
+/* Tells the program that the lease which a look saw is out for so long by now; `first`: it is told of this one for the
+ * first time. Thread: the shard's. */
+void cp_lease_report(cp_slot *slot, int64_t age_ns, bool first);
 
 /* No lease is out, and nobody describes one. Thread: the shard's. */
 void cp_lease_forget(struct cp_slice *slice);

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "core/verdict.h"
+#include "shard/lease.h"
 #include "shard/shard.h"
 
 /* --- evicting ----------------------------------------------------------------------------------------------------- */
@@ -73,6 +74,19 @@ static bool show_all(struct cp_slice *slice, uint8_t (*judge)(struct cp_core *, 
     return found;
 }
 
+static void look_at_leases(struct cp_slice *slice, int64_t now_ns)
+{
+    for (cp_slot *slot = cp_slice_first(slice); slot; slot = cp_slice_next(slot)) {
+        if (!cp_look_saw_lease(slot))
+            continue;
+        cp_lease_seen(slot);
+        bool first = slot->reports == 0;
+        int64_t age = cp_look_overdue(&slice->core, slot, now_ns);
+        if (age)
+            cp_lease_report(slot, age, first);
+    }
+}
+
 void cp_slice_look(struct cp_slice *slice)
 {
     int64_t now = cp_now_ns();
@@ -83,6 +97,8 @@ void cp_slice_look(struct cp_slice *slice)
         found = true;
     if (found)
         bring_in(slice);
+    if (slice->core.options.look.lease_report_ns || slice->core.options.look.lease_limit_ns)
+        look_at_leases(slice, now);
 }
 
 /* --- visits ------------------------------------------------------------------------------------------------------- */
