@@ -415,6 +415,19 @@ static bool has_no_pool(void *keyed)
     return stats_of(*(corepool_keyed_t *)keyed).pools == 0;
 }
 
+/* Also on a machine so busy that the pool is reaped in between. */
+static corepool_lease_t take_soon(corepool_keyed_t keyed, const char *key, corepool_pool_t *pool)
+{
+    corepool_lease_t lease;
+    int status;
+    do {
+        *pool = get(keyed, key);
+        status = corepool_checkout(*pool, NULL, &lease);
+    } while (status == COREPOOL_ECLOSED);
+    cr_assert_eq(status, COREPOOL_OK, "%s", corepool_error_detail());
+    return lease;
+}
+
 Test(keyed, pools_that_nobody_gets_are_reaped_but_not_under_a_lease)
 {
     corepool_keyed_options_t options = usual();
@@ -422,15 +435,15 @@ Test(keyed, pools_that_nobody_gets_are_reaped_but_not_under_a_lease)
     options.reap_after_ms = 5;
     laws_start(NULL);
     corepool_keyed_t keyed = open_set(options);
-    corepool_pool_t held = get(keyed, "held");
-    corepool_lease_t lease = laws_take(held);
+    corepool_pool_t held;
+    corepool_lease_t lease = take_soon(keyed, "held", &held);
     corepool_pool_t idle = get(keyed, "idle");
     cr_assert(laws_eventually(has_one_pool, &keyed));
     cr_expect_eq(corepool_pool_stats(held, &stats), COREPOOL_OK);
     cr_expect_eq(corepool_checkout_try(idle, NULL, &(corepool_lease_t){0}), COREPOOL_ECLOSED);
     corepool_checkin(&lease);
     cr_assert(laws_eventually(has_no_pool, &keyed));
-    cr_expect_eq(stats_of(keyed).reaped, 2);
+    cr_expect_geq(stats_of(keyed).reaped, 2);
     corepool_pool_t again = get(keyed, "idle");
     cr_expect(!is_same(again, idle));
     cr_assert(laws_eventually(has_no_pool, &keyed), "the timer is set again");

@@ -274,6 +274,15 @@ Test(keyed_time, a_get_gives_a_pool_its_whole_time_again)
     end();
 }
 
+Test(keyed_time, a_pool_that_took_long_to_open_has_its_whole_time)
+{
+    open_set(0);
+    corepool_pool_t one = get_at("one", -3 * HOUR_MS); /* asked for then, open now */
+    cr_expect_gt(look_at(0), HOUR_MS / 2);
+    cr_expect(is_open(one));
+    end();
+}
+
 Test(keyed_time, a_pool_in_use_counts_as_got_when_it_is_looked_at)
 {
     corepool_lease_t lease;
