@@ -1,5 +1,6 @@
-/* tests/nimble_test.c: what NimblePool's words mean, and the faults of the original that corepool does not have. Each test
- * bears the number of the fact that it shows, and runs with callbacks on callers' threads and again on the shard. */
+/* tests/nimble_test.c: what NimblePool's words mean, and the faults of the original that corepool does not
+ * have. Each test bears the number of the fact that it shows, and runs with callbacks on callers' threads and
+ * again on the shard. */
 #include <criterion/criterion.h>
 #include <poll.h>
 
@@ -72,7 +73,8 @@ PROMISE(n02_a_lazy_pool_opens_one_for_each_request_that_finds_none_idle_and_neve
 {
     corepool_lease_t first, second, third;
     struct caller waiter;
-    corepool_pool_t pool = script_open(&script_class, 2, &(corepool_pool_options_t){.flags = COREPOOL_POOL_LAZY});
+    corepool_pool_t pool =
+        script_open(&script_class, 2, &(corepool_pool_options_t){.flags = COREPOOL_POOL_LAZY});
     cr_expect_eq(awaited_idle(pool, 0).opens, 0);
     first = laws_take(pool);
     cr_expect_eq(corepool_checkin(&first), COREPOOL_OK);
@@ -319,8 +321,13 @@ Test(nimble, n08_update_on_another_shard_would_deadlock_and_is_refused)
 
 /* --- visits of idle workers --- */
 
-/* Workers in the order in which they became idle, the oldest first: serials 2, 0, 1. */
-static corepool_pool_t open_with_idle(const corepool_pool_options_t *options)
+struct visit_outcomes {
+    int by_serial[3];
+};
+
+/* Workers in the order in which they became idle, the oldest first: serials 2, 0, 1. What visits answer is set
+ * while all are leased, so that it is certain who is visited when. */
+static corepool_pool_t open_with_idle(const corepool_pool_options_t *options, struct visit_outcomes outcomes)
 {
     static const unsigned order[] = {2, 0, 1};
     corepool_lease_t leases[3] = {{0}};
@@ -330,6 +337,8 @@ static corepool_pool_t open_with_idle(const corepool_pool_options_t *options)
         leases[((struct laws_unit *)lease.resource)->serial] = lease;
     }
     atomic_store(&script.visits, 0); /* nobody is idle */
+    for (unsigned i = 0; i < 3; i++)
+        atomic_store(&script.visit_outcome[i], outcomes.by_serial[i]);
     for (unsigned i = 0; i < 3; i++)
         cr_assert_eq(corepool_checkin(&leases[order[i]]), COREPOOL_OK);
     return pool;
@@ -345,7 +354,7 @@ static void expect_visits(unsigned from, unsigned first, unsigned second, unsign
 
 PROMISE(n09_info_reaches_every_idle_worker_once_and_none_that_is_leased)
 {
-    corepool_pool_t pool = open_with_idle(NULL);
+    corepool_pool_t pool = open_with_idle(NULL, (struct visit_outcomes){{0}});
     laws_await_idle(pool, 3);
     corepool_lease_t lease = laws_take(pool);
     unsigned leased = ((struct laws_unit *)lease.resource)->serial;
@@ -358,9 +367,8 @@ PROMISE(n09_info_reaches_every_idle_worker_once_and_none_that_is_leased)
 
 PROMISE(n09_info_may_remove_workers)
 {
-    atomic_store(&script.visit_outcome[0], COREPOOL_REMOVE);
-    atomic_store(&script.visit_outcome[1], COREPOOL_REMOVE_BECAUSE(80));
-    corepool_pool_t pool = open_with_idle(NULL);
+    corepool_pool_t pool = open_with_idle(
+        NULL, (struct visit_outcomes){{[0] = COREPOOL_REMOVE, [1] = COREPOOL_REMOVE_BECAUSE(80)}});
     laws_await_idle(pool, 3);
     cr_expect_eq(corepool_pool_info(pool, NULL), COREPOOL_OK);
     laws_await_count(&script.count.reasons[COREPOOL_REASON_INFO], 1);
@@ -373,15 +381,16 @@ PROMISE(n09_info_may_remove_workers)
 
 PROMISE(n10_pings_begin_with_the_oldest_keep_the_order_and_do_not_make_workers_younger)
 {
-    open_with_idle(&(corepool_pool_options_t){.idle_timeout_ms = IDLE_TIMEOUT_MS});
+    open_with_idle(&(corepool_pool_options_t){.idle_timeout_ms = IDLE_TIMEOUT_MS},
+                   (struct visit_outcomes){{0}});
     expect_visits(0, 2, 0, 1);
     expect_visits(3, 2, 0, 1); /* the next period: nobody became younger by the first */
 }
 
 PROMISE(n10_a_ping_may_remove_its_worker)
 {
-    atomic_store(&script.visit_outcome[0], COREPOOL_REMOVE);
-    corepool_pool_t pool = open_with_idle(&(corepool_pool_options_t){.idle_timeout_ms = IDLE_TIMEOUT_MS});
+    corepool_pool_t pool = open_with_idle(&(corepool_pool_options_t){.idle_timeout_ms = IDLE_TIMEOUT_MS},
+                                          (struct visit_outcomes){{[0] = COREPOOL_REMOVE}});
     laws_await_count(&script.count.reasons[COREPOOL_REASON_PING], 1);
     expect_visits(0, 2, 0, 1);
     cr_expect_eq(awaited_idle(pool, 3).opens, 4);
@@ -389,8 +398,8 @@ PROMISE(n10_a_ping_may_remove_its_worker)
 
 PROMISE(n10_a_limit_of_none_is_no_ping_at_all)
 {
-    corepool_pool_t pool =
-        script_open(&script_class, 1, &(corepool_pool_options_t){.idle_timeout_ms = 1, .max_idle_pings = COREPOOL_NONE});
+    corepool_pool_t pool = script_open(
+        &script_class, 1, &(corepool_pool_options_t){.idle_timeout_ms = 1, .max_idle_pings = COREPOOL_NONE});
     laws_await_idle(pool, 1);
     poll(NULL, 0, LAWS_SHORT_MS);
     cr_expect_eq(atomic_load(&script.visits), 0);
@@ -405,8 +414,8 @@ static bool is_closed(void *pool)
 PROMISE(n10_a_ping_may_stop_the_pool_for_a_reason_that_everybody_is_told)
 {
     corepool_lease_t lease;
-    atomic_store(&script.visit_outcome[2], COREPOOL_STOP_BECAUSE(70));
-    corepool_pool_t pool = open_with_idle(&(corepool_pool_options_t){.idle_timeout_ms = IDLE_TIMEOUT_MS});
+    corepool_pool_t pool = open_with_idle(&(corepool_pool_options_t){.idle_timeout_ms = IDLE_TIMEOUT_MS},
+                                          (struct visit_outcomes){{[2] = COREPOOL_STOP_BECAUSE(70)}});
     cr_assert(laws_eventually(is_closed, &pool));
     cr_expect_eq(atomic_load(&script.visits), 1);
     cr_expect_eq(ended_because(70), 3);
@@ -445,7 +454,8 @@ static void ask_and_cancel(void *arg)
 {
     struct outcome outcome = {0};
     corepool_request_t request;
-    cr_expect_eq(corepool_checkout_async(*(corepool_pool_t *)arg, NULL, outcome_note, &outcome, &request), COREPOOL_OK);
+    cr_expect_eq(corepool_checkout_async(*(corepool_pool_t *)arg, NULL, outcome_note, &outcome, &request),
+                 COREPOOL_OK);
     cr_expect_eq(corepool_request_cancel(request), COREPOOL_OK);
     cr_expect_eq(outcome.status, COREPOOL_ECANCELED);
 }
@@ -467,7 +477,8 @@ static void ask_and_die(void *arg)
     corepool_attachment_t *attachment;
     cr_expect_eq(uv_loop_init(&loop), 0);
     cr_expect_eq(corepool_loop_attach(laws_runtime(), &loop, &attachment), COREPOOL_OK);
-    cr_expect_eq(corepool_checkout_async(*(corepool_pool_t *)arg, NULL, outcome_note, &outcome, NULL), COREPOOL_OK);
+    cr_expect_eq(corepool_checkout_async(*(corepool_pool_t *)arg, NULL, outcome_note, &outcome, NULL),
+                 COREPOOL_OK);
     corepool_loop_detach(attachment);
     cr_expect_eq(outcome.status, COREPOOL_ECANCELED);
     uv_run(&loop, UV_RUN_DEFAULT);
@@ -688,7 +699,8 @@ PROMISE(n19_a_skip_at_the_head_of_the_queue_stalls_nobody_behind_it)
 PROMISE(n20_a_lazy_pools_waiter_gets_a_worker_when_the_holder_dies)
 {
     struct caller waiter;
-    corepool_pool_t pool = script_open(&script_class, 1, &(corepool_pool_options_t){.flags = COREPOOL_POOL_LAZY});
+    corepool_pool_t pool =
+        script_open(&script_class, 1, &(corepool_pool_options_t){.flags = COREPOOL_POOL_LAZY});
     corepool_lease_t lease = laws_take(pool);
     start_waiting(&waiter, pool, NULL, 1);
     cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
@@ -712,9 +724,9 @@ PROMISE(n21_a_stop_terminates_what_is_checked_out_when_it_comes_back)
 
 PROMISE(n22_a_ping_that_removes_and_one_that_stops_in_one_round_end_each_worker_once)
 {
-    atomic_store(&script.visit_outcome[2], COREPOOL_REMOVE);
-    atomic_store(&script.visit_outcome[0], COREPOOL_STOP);
-    corepool_pool_t pool = open_with_idle(&(corepool_pool_options_t){.idle_timeout_ms = IDLE_TIMEOUT_MS});
+    corepool_pool_t pool =
+        open_with_idle(&(corepool_pool_options_t){.idle_timeout_ms = IDLE_TIMEOUT_MS},
+                       (struct visit_outcomes){{[0] = COREPOOL_STOP, [2] = COREPOOL_REMOVE}});
     cr_assert(laws_eventually(is_closed, &pool));
     cr_expect_eq(ended_because(COREPOOL_REASON_PING), 1);
     cr_expect_eq(atomic_load(&script.count.terminated), atomic_load(&script.count.opened));
@@ -767,7 +779,8 @@ static void ask_many(void *arg)
     struct many *many = arg;
     const corepool_checkout_options_t options = {.timeout_ms = LAWS_SHORT_MS};
     for (unsigned i = 0; i < 50; i++)
-        cr_expect_eq(corepool_checkout_async(many->pool, &options, outcome_note, &many->outcomes[i], NULL), COREPOOL_OK);
+        cr_expect_eq(corepool_checkout_async(many->pool, &options, outcome_note, &many->outcomes[i], NULL),
+                     COREPOOL_OK);
 }
 
 PROMISE(n24_requests_that_have_timed_out_do_not_stay_in_the_queue)
@@ -800,7 +813,8 @@ PROMISE(n25_an_async_init_that_fails_and_then_succeeds_at_once_serves_who_waits)
 {
     struct caller waiter;
     atomic_store(&script.count.pend_inits, true);
-    corepool_pool_t pool = script_open(&script_class, 1, &(corepool_pool_options_t){.flags = COREPOOL_POOL_LAZY});
+    corepool_pool_t pool =
+        script_open(&script_class, 1, &(corepool_pool_options_t){.flags = COREPOOL_POOL_LAZY});
     start_waiting(&waiter, pool, NULL, 1);
     cr_assert(laws_eventually(has_pending, NULL));
     atomic_store(&script.count.pend_inits, false);
@@ -814,7 +828,8 @@ PROMISE(n25_an_async_init_that_fails_and_then_succeeds_at_once_serves_who_waits)
 PROMISE(n25_failing_inits_back_off)
 {
     atomic_store(&script.count.fail_inits, -1);
-    corepool_pool_t pool = script_open(&script_class, 1, &(corepool_pool_options_t){.backoff_min_ms = 60000, .backoff_max_ms = 60000});
+    corepool_pool_t pool = script_open(
+        &script_class, 1, &(corepool_pool_options_t){.backoff_min_ms = 60000, .backoff_max_ms = 60000});
     time_out(pool, NULL);
     cr_expect_eq(laws_stats(pool).opens, 1, "half a minute has not passed");
 }
@@ -842,6 +857,7 @@ PROMISE(n26_a_slow_terminate_or_init_blocks_no_checkout)
 
 PROMISE(n27_with_a_limit_of_pings_each_idle_worker_has_its_turn)
 {
-    open_with_idle(&(corepool_pool_options_t){.idle_timeout_ms = IDLE_TIMEOUT_MS, .max_idle_pings = 1});
+    open_with_idle(&(corepool_pool_options_t){.idle_timeout_ms = IDLE_TIMEOUT_MS, .max_idle_pings = 1},
+                   (struct visit_outcomes){{0}});
     expect_visits(0, 2, 0, 1);
 }

@@ -82,15 +82,16 @@ static void cancelled(void *pool_state, corepool_cancelled_t how, void *command)
     } else {
         if (wrapped)
             atomic_fetch_add(&wrapped->leased, 1);
-        atomic_fetch_add(&script.late_leased, atomic_load(&script.count.terminated) != atomic_load(&script.leased));
+        atomic_fetch_add(&script.late_leased,
+                         atomic_load(&script.count.terminated) != atomic_load(&script.leased));
         atomic_fetch_add(&script.leased, 1);
     }
 }
 
 static int update(corepool_worker_t *worker, void *pool_state, void *resource, void *message)
 {
-    atomic_fetch_add(&script.strangers, pool_state != &script ||
-                                            corepool_shard_current() != corepool_worker_shard(worker));
+    atomic_fetch_add(&script.strangers,
+                     pool_state != &script || corepool_shard_current() != corepool_worker_shard(worker));
     atomic_store(&script.message, message);
     if (message == &script.instead) {
         script.instead = resource;
@@ -183,8 +184,8 @@ static void judge_script(void)
     unsigned wraps = atomic_load(&script.wrap_count);
     cr_expect_eq(atomic_load(&script.strangers), 0, "callbacks ran elsewhere or with another pool state");
     for (unsigned i = 0; i < wraps; i++)
-        cr_expect_eq(atomic_load(&script.wraps[i].ended), 1, "wrapped command %u of %u ended %u times", i, wraps,
-                     atomic_load(&script.wraps[i].ended));
+        cr_expect_eq(atomic_load(&script.wraps[i].ended), 1, "wrapped command %u of %u ended %u times", i,
+                     wraps, atomic_load(&script.wraps[i].ended));
 }
 
 void script_in_both_modes(void (*body)(void))

@@ -1,8 +1,9 @@
-/* tests/support/script.h: a class whose callbacks answer what a test's commands say and note what they saw, and a
- * runner of one test body in both modes: callbacks on callers' threads, and on the shard (COREPOOL_POOL_SERIALISED).
+/* tests/support/script.h: a class whose callbacks answer what a test's commands say and note what they saw, and
+ * a runner of one test body in both modes: callbacks on callers' threads, and on the shard
+ * (COREPOOL_POOL_SERIALISED).
  *
- * One script at a time. Its runtime has one shard, with the test on that CPU; its workers are counted and judged as
- * laws.h does. */
+ * One script at a time. Its runtime has one shard, with the test on that CPU; its workers are counted and
+ * judged as laws.h does. */
 #ifndef SUPPORT_SCRIPT_H
 #define SUPPORT_SCRIPT_H
 
@@ -35,16 +36,16 @@ struct script {
     _Atomic int checkin_outcome, update_outcome, terminate_outcome;
     _Atomic int visit_outcome[SCRIPT_UNITS]; /* of ping and info, by the worker's serial */
     /* Seen. */
-    _Atomic unsigned visits;                 /* pings and infos … */
-    unsigned visited[SCRIPT_VISITS];         /* … by serial, in their order */
+    _Atomic unsigned visits;         /* pings and infos … */
+    unsigned visited[SCRIPT_VISITS]; /* … by serial, in their order */
     _Atomic unsigned enqueues, checkouts, checkins, updates, queued, leased;
-    _Atomic unsigned late_leased;  /* cancelled LEASED came after a terminate */
-    _Atomic unsigned strangers;    /* a callback had another pool state or thread than promised */
-    _Atomic unsigned unwrapped;    /* a callback had a command that enqueue did not make */
-    _Atomic(void *) client;        /* of the last checkin */
-    _Atomic(void *) message;       /* of the last update */
-    _Atomic unsigned replaced;     /* terminates that saw the resource of an update */
-    void *instead;                 /* an update puts the address of this in place of the resource that it holds */
+    _Atomic unsigned late_leased; /* cancelled LEASED came after a terminate */
+    _Atomic unsigned strangers;   /* a callback had another pool state or thread than promised */
+    _Atomic unsigned unwrapped;   /* a callback had a command that enqueue did not make */
+    _Atomic(void *) client;       /* of the last checkin */
+    _Atomic(void *) message;      /* of the last update */
+    _Atomic unsigned replaced;    /* terminates that saw the resource of an update */
+    void *instead; /* an update puts the address of this in place of the resource that it holds */
     struct wrapped wraps[SCRIPT_WRAPS];
     _Atomic unsigned wrap_count;
     /* Events. */
@@ -63,16 +64,16 @@ corepool_pool_t script_open(const corepool_class_t *cls, unsigned size, const co
 /* One checkout with that command (may be NULL) and a deadline that does not come. */
 int script_checkout(corepool_pool_t pool, struct order *order, corepool_lease_t *lease);
 
-/* Runs the body in each mode, and ends it with all laws and the script's own: no stranger, every wrapped command
- * ended once. */
+/* Runs the body in each mode, and ends it with all laws and the script's own: no stranger, every wrapped
+ * command ended once. */
 void script_in_both_modes(void (*body)(void));
 
-#define PROMISE(name)                                                                                                  \
-    static void name(void);                                                                                            \
-    Test(nimble, name)                                                                                                 \
-    {                                                                                                                  \
-        script_in_both_modes(name);                                                                                    \
-    }                                                                                                                  \
+#define PROMISE(name)                                                                                          \
+    static void name(void);                                                                                    \
+    Test(nimble, name)                                                                                         \
+    {                                                                                                          \
+        script_in_both_modes(name);                                                                            \
+    }                                                                                                          \
     static void name(void)
 
 #endif
