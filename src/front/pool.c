@@ -666,10 +666,7 @@ int cp_pool_call_slices(corepool_pool_t pool, int (*fn)(struct cp_slice *, void 
 
 int corepool_pool_info(corepool_pool_t pool, void *message)
 {
-    int status = cp_pool_check_handle(pool);
-    if (status == COREPOOL_OK && !pool.impl->cls->info)
-        status = cp_fail(COREPOOL_ENOTSUP, "class %s has no info callback", pool.impl->cls->name);
-    return status == COREPOOL_OK ? cp_pool_call_slices(pool, cp_slice_tell_idle, message) : status;
+    return cp_pool_call_slices(pool, cp_slice_tell_idle, message);
 }
 
 corepool_pool_t corepool_pool_at(corepool_pool_t pool, unsigned shard)

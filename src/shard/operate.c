@@ -25,7 +25,7 @@ static void doom(struct cp_slice *slice, cp_slot *slot)
     slot->doom = COREPOOL_REASON_FLUSHED;
     atomic_store(&slot->item.doomed, 1);
     if (slot->phase == CP_LIVE && cp_stamp_tag(cp_slot_stamp(slot)) == CP_TAG_MANAGER && !slice->core.closed &&
-        !cp_list_is_empty(&slot->link))
+        !cp_list_is_empty(&slot->link) && !slot->held)
         cp_core_doom_idle(&slice->core, slot, slot->doom);
 }
 

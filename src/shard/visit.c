@@ -189,6 +189,8 @@ int cp_slice_tell_idle(struct cp_slice *slice, void *message)
 {
     const struct cp_shelf *shelf = &slice->shelf;
     bool portable = atomic_load_explicit(&shelf->flags, memory_order_relaxed) & CP_SHELF_PORTABLE;
+    if (!slice->cls->info)
+        return cp_fail(COREPOOL_ENOTSUP, "class %s has no info callback", slice->cls->name);
     if (slice->pumping)
         return cp_fail(COREPOOL_EDEADLK, "pool %s: info from one of its own callbacks", slice->config.name);
     if (slice->core.closed || slice->close_wanted)

@@ -11,8 +11,8 @@ void cp_slice_ping(struct cp_slice *slice, cp_slot *slot);
 void cp_slice_info(struct cp_slice *slice, cp_slot *slot);
 void cp_slice_put_back(struct cp_slice *slice, cp_slot *slot);
 
-/* Runs the class's info, which there is, for every worker that is idle now; returns after that. COREPOOL_OK; EDEADLK from
- * a callback of the same slice; ESYSTEM: the shelf is out of reach. */
+/* Runs the class's info for every worker that is idle now; returns after that. COREPOOL_OK; ENOTSUP: there is none; EDEADLK
+ * from a callback of the same slice; ESYSTEM: the shelf is out of reach. */
 int cp_slice_tell_idle(struct cp_slice *slice, void *message);
 
 #endif
