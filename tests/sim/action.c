@@ -164,11 +164,11 @@ bool perform(struct cp_slice *slice, const struct cp_action *action)
     case CP_DO_OPEN: return do_open(slice, action->slot);
     case CP_DO_REFRESH: refresh_one(slice); return true;
     case CP_DO_TERMINATE: return do_terminate(slice, action->slot, action->reason);
-    case CP_DO_LOOK:
-    case CP_DO_FETCH:
-    case CP_DO_PING:
-    case CP_DO_INFO:
-    case CP_DO_PUT_BACK: break; /* no time is set */
+    case CP_DO_LOOK: look_at_all(slice); return true;
+    case CP_DO_FETCH: fetch(slice); return true;
+    case CP_DO_PING: ask_worker(slice, action->slot, REASON_PING); return true;
+    case CP_DO_INFO: ask_worker(slice, action->slot, REASON_INFO); return true;
+    case CP_DO_PUT_BACK: put_oldest(slice, action->slot); return true;
     case CP_DO_FINISH: return do_finish(slice);
     }
     broke("oracle", "slice %u: the core wants what nobody knows: %d", slice->number, (int)action->what);

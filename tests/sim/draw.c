@@ -27,7 +27,7 @@ bool fault(uint64_t n)
 
 int64_t delay(unsigned bits)
 {
-    return (int64_t)draw(UINT64_C(1) << draw(bits + 1));
+    return TICK * (int64_t)draw(UINT64_C(1) << draw(bits + 1));
 }
 
 void *provide(size_t count, size_t bytes)

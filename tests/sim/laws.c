@@ -102,7 +102,11 @@ static uint32_t opens_in_order(const struct cp_slice *slice)
     uint32_t vacant = slice->at[VACANT] - slice->core.spare, open = opening + live(slice);
     uint32_t limit = slice->failures ? 1 : options->max_opening;
     uint32_t wanted = waiting > opening ? waiting - opening : 0;
-    uint32_t stock = options->lazy || slice->target < slice->core.warming ? slice->core.warming : slice->target;
+    uint32_t idled = slice->core.unstocked < slice->target ? slice->core.unstocked : slice->target;
+    uint32_t stock = options->lazy ? 0 : slice->target - idled;
+    uint32_t warm = options->warm < slice->target ? options->warm : slice->target;
+    warm = warm < slice->core.warming ? slice->core.warming : warm;
+    stock = stock < warm ? warm : stock;
     wanted = stock > open && stock - open > wanted ? stock - open : wanted;
     if (slice->core.closed || opening >= limit)
         return 0;
@@ -214,6 +218,9 @@ void check_rest(const struct cp_slice *slice)
               slice->at[HELD]);
     if (core->closed)
         return;
+    if (core->quota < slice->target || (core->quota > slice->target && core->vacant))
+        broke("L1", "slice %u: its quota is %u, and was to be %u", slice->number, atomic_load(&core->quota),
+              slice->target);
     bool holds = cp_core_holds(core);
     if ((slice->paused || slice->draining) && !holds)
         broke("L3", "slice %u is paused or draining and holds nothing back", slice->number);
@@ -225,7 +232,8 @@ void check_rest(const struct cp_slice *slice)
     if (opens_in_order(slice) && (!slice->failures || world.now >= slice->overdue))
         broke("L3", "slice %u opens nothing, with %u waiting and %u vacant", slice->number, waiting,
               slice->at[VACANT]);
-    if (opens_in_order(slice) && (wake_at < slice->not_before || wake_at > slice->overdue))
+    if (opens_in_order(slice) &&
+        ((wake_at < slice->not_before && !core->look.interval) || wake_at > slice->overdue))
         broke("back-off", "slice %u wakes in %lld for its next open, not in %lld to %lld", slice->number,
               (long long)(wake_at - world.now), (long long)(slice->not_before - world.now),
               (long long)(slice->overdue - world.now));
@@ -283,7 +291,8 @@ static void check_slice_quiescent(const struct cp_slice *slice)
         broke("liveness", "slice %u does not come to rest", slice->number);
     if (slice->at[SHELVED] + slice->at[RETURNED] + slice->at[HELD] != slice->core.live)
         broke("L1", "slice %u: somebody keeps a worker for ever", slice->number);
-    if (slice->at[OPENING] || slice->at[CLOSING] || (!slice->core.options.lazy && slice->core.vacant))
+    if (slice->at[OPENING] || slice->at[CLOSING] ||
+        (!slice->core.options.lazy && slice->core.vacant > slice->core.unstocked))
         broke("liveness", "slice %u: opening %u closing %u vacant %u for ever", slice->number,
               slice->at[OPENING], slice->at[CLOSING], slice->at[VACANT]);
 }

@@ -173,6 +173,7 @@ static void deliver(struct message *message)
     case MAIL_RESIZE:
     case MAIL_WARM:
     case MAIL_FLUSH:
+    case MAIL_INFO:
     case MAIL_DETACH: operate(message); break;
     }
 }

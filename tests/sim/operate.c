@@ -40,7 +40,7 @@ void bring_in(struct cp_slice *slice)
     slice->shard->then = slice->shard->left ? sift : collect;
 }
 
-static void doom(struct cp_slice *slice, cp_slot *slot, enum reason reason)
+void doom(struct cp_slice *slice, cp_slot *slot, enum reason reason)
 {
     if (atomic_load(&slot->item.doomed))
         return;
@@ -49,7 +49,7 @@ static void doom(struct cp_slice *slice, cp_slot *slot, enum reason reason)
     slot->doom = (uint8_t)reason;
     atomic_store(&slot->item.doomed, 1);
     if (slot->phase == CP_LIVE && cp_stamp_tag(cp_slot_stamp(slot)) == CP_TAG_MANAGER &&
-        !cp_list_is_empty(&slot->link))
+        !cp_list_is_empty(&slot->link) && !slot->held)
         cp_core_doom_idle(&slice->core, slot, slot->doom);
 }
 
@@ -110,6 +110,12 @@ static void resize(struct cp_slice *slice, uint32_t quota)
     }
 }
 
+static void inform(struct cp_slice *slice)
+{
+    collect(slice);
+    cp_visit_begin_info(&slice->core);
+}
+
 /* The client that holds the lease waits for this. */
 static void detach(struct cp_slice *slice, struct client *client)
 {
@@ -138,6 +144,7 @@ void operate(struct message *message)
     case MAIL_DRAIN: cp_core_drain(&slice->core, slice->draining = message->value); break;
     case MAIL_RESIZE: resize(slice, message->value); break;
     case MAIL_WARM: cp_core_warm(&slice->core, message->value); break;
+    case MAIL_INFO: inform(slice); break;
     case MAIL_FLUSH: flush(slice, message->value); break;
     case MAIL_EVICT: evict(slice, message->slot); break;
     default: broke("oracle", "mail of kind %d is no operation", (int)message->kind);

@@ -24,7 +24,26 @@ void pool_open(struct pool *pool)
     pool->lazy = draw(2);
     pool->managed = draw(8) == 0;
     pool->portable = draw(4) == 0;
+    pool->looks = fault(3);
     tell_slices(pool, MAIL_OPEN);
+}
+
+/* Zero is: never. */
+static int64_t draw_time(void)
+{
+    return draw(2) ? 0 : 1 + delay(world.hold_bits + 3);
+}
+
+static struct cp_look_options draw_looks(void)
+{
+    return (struct cp_look_options){
+        .idle_timeout_ns = draw_time(),
+        .max_idle_pings = (uint32_t)draw(4),
+        .idle_close_ns = draw_time(),
+        .max_lifetime_ns = draw_time(),
+        .lifetime_jitter_percent = (uint32_t)draw(101),
+        .validate_after_ns = draw_time(),
+    };
 }
 
 static struct cp_core_options draw_options(const struct cp_slice *slice)
@@ -41,7 +60,9 @@ static struct cp_core_options draw_options(const struct cp_slice *slice)
         .max_opening = 1 + (uint32_t)draw(4),
         .backoff_min_ns = shortest,
         .backoff_max_ns = shortest << draw(6),
+        .warm = draw(4) ? 0 : (uint32_t)draw(slice->capacity),
         .seed = draw(UINT32_MAX),
+        .look = slice->pool->looks && world.phase == SAFETY ? draw_looks() : (struct cp_look_options){0},
     };
 }
 

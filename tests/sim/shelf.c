@@ -31,23 +31,41 @@ enum cp_shelf_outcome shelf_take(struct cp_slice *slice, uint32_t cpu, enum cp_s
     return CP_SHELF_DONE;
 }
 
-enum cp_shelf_outcome shelf_give(struct cp_slice *slice, uint32_t cpu, cp_slot *slot, uint64_t expected)
+static enum cp_shelf_outcome check_give(const struct cp_slice *slice, uint32_t cpu, const cp_slot *slot,
+                                        uint64_t expected)
 {
-    struct shelf *shelf = &slice->shelf;
     if (cp_slot_stamp(slot) != expected)
         return CP_SHELF_STALE;
-    if (shelf->flags & CP_SHELF_CLOSED)
+    if (slice->shelf.flags & CP_SHELF_CLOSED)
         return CP_SHELF_CLOSED_NOW;
-    if (shelf->flags & CP_SHELF_WAITING)
+    if (slice->shelf.flags & CP_SHELF_WAITING)
         return CP_SHELF_SOMEONE_WAITS;
     if (is_elsewhere(slice, cpu))
         return CP_SHELF_ELSEWHERE;
-    if (atomic_load(&slot->item.doomed))
-        return CP_SHELF_DOOMED;
+    return atomic_load(&slot->item.doomed) ? CP_SHELF_DOOMED : CP_SHELF_DONE;
+}
+
+static enum cp_shelf_outcome give_at(struct cp_slice *slice, uint32_t cpu, enum cp_shelf_end end, cp_slot *slot,
+                                     uint64_t expected)
+{
+    struct shelf *shelf = &slice->shelf;
+    enum cp_shelf_outcome outcome = check_give(slice, cpu, slot, expected);
+    if (outcome != CP_SHELF_DONE)
+        return outcome;
     cp_slot_pass(slot, CP_TAG_SHELVED);
     move(slot, known_of(slot)->place, SHELVED);
-    shelf->ring[shelf->head++ & shelf->mask] = slot;
+    shelf->ring[(end == CP_OLDEST ? --shelf->tail : shelf->head++) & shelf->mask] = slot;
     return CP_SHELF_DONE;
+}
+
+enum cp_shelf_outcome shelf_give(struct cp_slice *slice, uint32_t cpu, cp_slot *slot, uint64_t expected)
+{
+    return give_at(slice, cpu, CP_NEWEST, slot, expected);
+}
+
+enum cp_shelf_outcome shelf_give_oldest(struct cp_slice *slice, uint32_t cpu, cp_slot *slot, uint64_t expected)
+{
+    return give_at(slice, cpu, CP_OLDEST, slot, expected);
 }
 
 enum cp_shelf_outcome shelf_await(struct cp_slice *slice, uint32_t cpu)

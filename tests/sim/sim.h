@@ -67,6 +67,10 @@
     X(TERMINATED, "slice %d: slot %d is vacant")                                                               \
     X(REST, "slice %d rests, %d waiting, %d opening")                                                          \
     X(DOOM, "slice %d dooms slot %d for reason %d")                                                            \
+    X(LOOK, "slice %d looks at its workers")                                                                   \
+    X(FETCH, "slice %d visits slot %d")                                                                        \
+    X(ASK, "slice %d asks slot %d's worker, to end as %d")                                                     \
+    X(PUT_OLDEST, "slice %d puts slot %d back as its oldest: outcome %d")                                      \
     X(DETACH, "client %d takes slot %d out of slice %d's pool")                                                \
     X(OPERATE, "pool %d: operation %d, %d")                                                                    \
     X(LEAVE_CPU, "slice %d goes on on the portable shelf: %d")                                                 \
@@ -120,6 +124,8 @@ enum reason {
     REASON_CHECKOUT = COREPOOL_REASON_CHECKOUT,
     REASON_EVICTED = COREPOOL_REASON_EVICTED,
     REASON_FLUSHED = COREPOOL_REASON_FLUSHED,
+    REASON_PING = COREPOOL_REASON_PING,
+    REASON_INFO = COREPOOL_REASON_INFO,
 };
 
 struct known {
@@ -207,6 +213,7 @@ enum mail {
     MAIL_WARM,
     MAIL_FLUSH,
     MAIL_DETACH,
+    MAIL_INFO,
 };
 
 struct message {
@@ -239,10 +246,10 @@ struct shard {
 struct pool {
     unsigned number;
     bool open;
-    uint64_t generation;                /* of its handles */
-    unsigned busy;                      /* slices that have not opened, or not finished, yet */
-    struct cp_slice *slices;            /* one for each shard */
-    bool fifo, managed, lazy, portable; /* drawn at each opening */
+    uint64_t generation;                       /* of its handles */
+    unsigned busy;                             /* slices that have not opened, or not finished, yet */
+    struct cp_slice *slices;                   /* one for each shard */
+    bool fifo, managed, lazy, portable, looks; /* drawn at each opening */
 };
 
 /* How a client's checkout ends. */
@@ -332,7 +339,8 @@ extern struct world world;
 uint64_t draw(uint64_t below);
 /* One in `n`; never once faults are off. */
 bool fault(uint64_t n);
-/* 0 to 2^bits - 1, small ones far more often. */
+/* 0 to 2^bits - 1 ticks, small ones far more often. */
+#define TICK (CP_NS_PER_MS / 8)
 int64_t delay(unsigned bits);
 /* Zeroed memory of this world, gone with it. */
 void *provide(size_t count, size_t bytes);
@@ -365,6 +373,7 @@ enum cp_shelf_outcome shelf_take(struct cp_slice *slice, uint32_t cpu, enum cp_s
                                  cp_slot **slot);
 enum cp_shelf_outcome shelf_give(struct cp_slice *slice, uint32_t cpu, cp_slot *slot, uint64_t expected);
 enum cp_shelf_outcome shelf_await(struct cp_slice *slice, uint32_t cpu);
+enum cp_shelf_outcome shelf_give_oldest(struct cp_slice *slice, uint32_t cpu, cp_slot *slot, uint64_t expected);
 bool shelf_drain(struct cp_slice *slice, cp_slot **slot);
 bool shelf_wants_manager(const struct cp_slice *slice);
 static inline enum cp_shelf_end shelf_end(const struct cp_slice *slice)
@@ -402,6 +411,15 @@ void operate(struct message *message);
 /* Starts to look for what is doomed on the shelf and the returned list: a step for each slot. */
 void bring_in(struct cp_slice *slice);
 void refresh_one(struct cp_slice *slice);
+/* It goes when it comes to the manager, at once if it is in its hands. */
+void doom(struct cp_slice *slice, cp_slot *slot, enum reason reason);
+
+/* --- visit.c --- */
+
+void look_at_all(struct cp_slice *slice);
+void fetch(struct cp_slice *slice);
+void ask_worker(struct cp_slice *slice, cp_slot *slot, enum reason standard);
+void put_oldest(struct cp_slice *slice, cp_slot *slot);
 
 /* --- worker.c --- */
 

@@ -26,6 +26,7 @@ void worker_opened(cp_slot *slot, bool ok)
     if (slot->phase != CP_OPENING)
         return;
     note(ok ? NOTE_OPENED : NOTE_OPEN_FAILED, (int)slice->number, (int)slot->number, 0);
+    slot->since = world.now;
     open_ended(slice, slot, ok);
     if (ok)
         cp_core_opened(&slice->core, slot);

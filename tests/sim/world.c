@@ -167,7 +167,7 @@ static void close_any(void)
 /* The same operation on all slices of a pool. */
 static void operate_any(void)
 {
-    static const enum mail kinds[] = {MAIL_PAUSE, MAIL_DRAIN, MAIL_RESIZE, MAIL_WARM, MAIL_FLUSH};
+    static const enum mail kinds[] = {MAIL_PAUSE, MAIL_DRAIN, MAIL_RESIZE, MAIL_WARM, MAIL_FLUSH, MAIL_INFO};
     enum mail kind = kinds[draw(sizeof kinds / sizeof *kinds)];
     struct pool *pool = &world.pools[draw(world.pool_count)];
     bool counts = kind == MAIL_RESIZE || kind == MAIL_WARM, whether = draw(2);
@@ -200,9 +200,11 @@ static void any_fault(void)
     schedule(EVENT_FAULT, &world, 0, world.now + 1 + delay(world.fault_bits));
 }
 
+/* Looks would go on for ever, and workers come and go with them. */
 static void end_operations(struct pool *pool)
 {
     for (unsigned i = 0; i < world.shard_count; i++) {
+        pool->slices[i].core.look.interval = 0;
         send_operation(MAIL_PAUSE, &pool->slices[i], NULL, false);
         send_operation(MAIL_DRAIN, &pool->slices[i], NULL, false);
     }
