@@ -62,6 +62,8 @@ static bool do_grant(struct cp_slice *slice, const struct cp_action *action)
     uint64_t stamp = cp_slot_stamp(action->slot);
     note(NOTE_GRANT, (int)slice->number, (int)action->slot->number, (int)ask->number);
     check_usable(action->slot);
+    if (slice->paused)
+        broke("pause", "slice %u is paused and grants slot %u", slice->number, action->slot->number);
     slice->shard->stamp = stamp;
     cp_slot_set_stamp(action->slot, cp_stamp_next_lease(stamp));
     ask->request.slot = action->slot;
