@@ -1,0 +1,169 @@
+/* bench/features.c: what each feature of a pool adds to a checkout and checkin where a worker is idle.
+ *
+ * One pinned thread. Each feature has a pool of its own, all are open at once, and every round runs each of them once, so
+ * that a change of the machine's speed hits all alike; figures are medians over the rounds, ratios are to the plain pool in
+ * the same round. Usage: features [ROUNDS [PAIRS]]. */
+#include <corepool.h>
+#include <sched.h>
+
+#include "bench.h"
+
+#define MAX_ROUNDS 101
+#define WORKERS 8
+/* Those that go through the manager take thousands of times as long, and get so much fewer pairs. */
+#define SLOWER 1000
+
+static int init(corepool_worker_t *worker, void *pool_state, void **resource)
+{
+    (void)worker, (void)pool_state;
+    *resource = &resource; /* never looked at */
+    return COREPOOL_OK;
+}
+
+static int enqueue(void *pool_state, void *command, void **wrapped)
+{
+    (void)pool_state, (void)command, (void)wrapped;
+    return COREPOOL_OK;
+}
+
+static int check_out(void *pool_state, void *resource, void *command, void **client)
+{
+    (void)pool_state, (void)resource, (void)command, (void)client;
+    return COREPOOL_OK;
+}
+
+static int check_in(void *pool_state, void *resource, void *client)
+{
+    (void)pool_state, (void)resource, (void)client;
+    return COREPOOL_OK;
+}
+
+static int validate(void *resource)
+{
+    (void)resource;
+    return COREPOOL_OK;
+}
+
+static int ping(corepool_worker_t *worker, void *pool_state, void *resource)
+{
+    (void)worker, (void)pool_state, (void)resource;
+    return COREPOOL_OK;
+}
+
+static void on_event(const corepool_event_t *event, void *arg)
+{
+    (void)event, (void)arg;
+}
+
+static const corepool_class_t plain = {.name = "plain", .init = init};
+static const corepool_class_t asked = {.name = "asked", .init = init, .checkout = check_out, .checkin = check_in};
+static const corepool_class_t enqueued = {.name = "enqueued", .init = init, .enqueue = enqueue};
+static const corepool_class_t validated = {.name = "validated", .init = init, .validate = validate};
+static const corepool_class_t pinged = {.name = "pinged", .init = init, .ping = ping};
+
+static struct feature {
+    const char *name;
+    const corepool_class_t *cls;
+    corepool_pool_options_t options;
+    bool portable; /* on the runtime with the portable shelf */
+    bool slow;     /* through the manager */
+    corepool_pool_t pool;
+    double ns[MAX_ROUNDS], ratio[MAX_ROUNDS];
+} features[] = {
+    {.name = "plain", .cls = &plain},
+    {.name = "event hook", .cls = &plain, .options = {.on_event = on_event}},
+    {.name = "lease report and limit", .cls = &plain, .options = {.lease_report_ms = 1000, .lease_limit_ms = 5000}},
+    {.name = "maximum lifetime", .cls = &plain, .options = {.max_lifetime_ms = 3600000}},
+    {.name = "idle timeout with ping", .cls = &pinged, .options = {.idle_timeout_ms = 1000}},
+    {.name = "bounded, shedding queue", .cls = &plain, .options = {.max_waiting = 100, .shed_target_ms = 5}},
+    {.name = "FIFO", .cls = &plain, .options = {.flags = COREPOOL_POOL_FIFO}},
+    {.name = "validation when idle", .cls = &validated},
+    {.name = "enqueue callback", .cls = &enqueued},
+    {.name = "checkout and checkin callbacks", .cls = &asked},
+    {.name = "backtrace, 1 of 100", .cls = &plain, .options = {.backtrace_every = 100}},
+    {.name = "timed leases", .cls = &plain, .options = {.flags = COREPOOL_POOL_TIME_LEASES}},
+    {.name = "portable shelf", .cls = &plain, .portable = true},
+    {.name = "managed, no shelf", .cls = &plain, .options = {.flags = COREPOOL_POOL_MANAGED}, .slow = true},
+    {.name = "serialised callbacks", .cls = &asked, .options = {.flags = COREPOOL_POOL_SERIALISED}, .slow = true},
+};
+#define FEATURES (sizeof features / sizeof features[0])
+
+static void open_feature(struct feature *feature, corepool_runtime_t *runtime)
+{
+    corepool_stats_t stats;
+    feature->options.flags |= COREPOOL_POOL_PER_SHARD;
+    BENCH_REQUIRE(corepool_pool_open(runtime, feature->cls, NULL, WORKERS, &feature->options, &feature->pool) == COREPOOL_OK,
+                  "%s: %s", feature->name, corepool_error_detail());
+    do
+        BENCH_REQUIRE(corepool_pool_stats(feature->pool, &stats) == COREPOOL_OK, "stats: %s", corepool_error_detail());
+    while (stats.idle < stats.quota);
+}
+
+static double time_feature(const struct feature *feature, uint64_t pairs)
+{
+    corepool_lease_t lease;
+    corepool_stats_t before, after;
+    BENCH_REQUIRE(corepool_pool_stats(feature->pool, &before) == COREPOOL_OK, "stats: %s", corepool_error_detail());
+    int64_t begin = bench_now_ns();
+    for (uint64_t i = 0; i < pairs; i++) {
+        BENCH_REQUIRE(corepool_checkout(feature->pool, NULL, &lease) == COREPOOL_OK, "%s: checkout: %s", feature->name,
+                      corepool_error_detail());
+        BENCH_REQUIRE(corepool_checkin(&lease) == COREPOOL_OK, "%s: checkin: %s", feature->name, corepool_error_detail());
+    }
+    int64_t end = bench_now_ns();
+    BENCH_REQUIRE(corepool_pool_stats(feature->pool, &after) == COREPOOL_OK, "stats: %s", corepool_error_detail());
+    BENCH_REQUIRE(after.checkouts - before.checkouts == pairs, "%s: %llu pairs run, %llu counted", feature->name,
+                  (unsigned long long)pairs, (unsigned long long)(after.checkouts - before.checkouts));
+    return (double)(end - begin) / (double)pairs;
+}
+
+static void pin(void)
+{
+    cpu_set_t set;
+    BENCH_REQUIRE(sched_getaffinity(0, sizeof set, &set) == 0, "sched_getaffinity failed");
+    int cpu = 0;
+    while (!CPU_ISSET(cpu, &set))
+        cpu++;
+    CPU_ZERO(&set);
+    CPU_SET(cpu, &set);
+    BENCH_REQUIRE(sched_setaffinity(0, sizeof set, &set) == 0, "cannot pin to CPU %d", cpu);
+}
+
+static void end(corepool_runtime_t *runtime)
+{
+    BENCH_REQUIRE(corepool_runtime_audit(runtime) == COREPOOL_OK, "audit: %s", corepool_error_detail());
+    BENCH_REQUIRE(corepool_runtime_stop(runtime, COREPOOL_INFINITE) == COREPOOL_OK, "stop: %s", corepool_error_detail());
+    BENCH_REQUIRE(corepool_runtime_destroy(runtime) == COREPOOL_OK, "destroy: %s", corepool_error_detail());
+}
+
+int main(int argc, char **argv)
+{
+    unsigned rounds = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) : 11;
+    uint64_t pairs = argc > 2 ? strtoull(argv[2], NULL, 10) : 2000000;
+    corepool_runtime_t *runtime, *portable;
+    BENCH_REQUIRE(rounds >= 1 && rounds <= MAX_ROUNDS && pairs >= SLOWER,
+                  "usage: features [ROUNDS (1 to %d) [PAIRS (%d or more)]]", MAX_ROUNDS, SLOWER);
+    BENCH_REQUIRE(corepool_runtime_start(NULL, &runtime) == COREPOOL_OK, "start: %s", corepool_error_detail());
+    BENCH_REQUIRE(corepool_runtime_start(&(corepool_runtime_options_t){.shelf = COREPOOL_SHELF_PORTABLE}, &portable) ==
+                      COREPOOL_OK, "start: %s", corepool_error_detail());
+    for (struct feature *feature = features; feature < features + FEATURES; feature++)
+        open_feature(feature, feature->portable ? portable : runtime);
+    pin();
+    for (unsigned round = 0; round < rounds; round++)
+        for (struct feature *feature = features; feature < features + FEATURES; feature++) {
+            feature->ns[round] = time_feature(feature, feature->slow ? pairs / SLOWER : pairs);
+            feature->ratio[round] = feature->ns[round] / features[0].ns[round];
+        }
+    printf("1 pinned thread, %u rounds of %llu pairs (%llu through the manager), %s shelf\n", rounds,
+           (unsigned long long)pairs, (unsigned long long)pairs / SLOWER,
+           corepool_runtime_shelf(runtime) == COREPOOL_SHELF_RSEQ ? "rseq" : "portable");
+    printf("  %-32s %10s %10s %10s   %s\n", "", "ns/pair", "least", "most", "ratio to plain");
+    for (struct feature *feature = features; feature < features + FEATURES; feature++) {
+        double median = bench_median(feature->ns, rounds);
+        printf("  %-32s %10.2f %10.2f %10.2f   %.2f\n", feature->name, median, feature->ns[0], feature->ns[rounds - 1],
+               bench_median(feature->ratio, rounds));
+    }
+    end(portable);
+    end(runtime);
+    return 0;
+}
