@@ -114,6 +114,8 @@ static void end_header(corepool_http_incoming_t *incoming)
 static int on_url(http_parser *parser, const char *at, size_t length)
 {
     corepool_http_incoming_t *incoming = parser->data;
+    if (memchr(at, '\t', length) || memchr(at, '\f', length) || memchr(at, '#', length))
+        return refuse(parser, "a character that no path has");
     if (!incoming->request.path)
         incoming->request.path = at;
     incoming->path_end = at + length;
@@ -123,8 +125,8 @@ static int on_url(http_parser *parser, const char *at, size_t length)
 static int begin_header(http_parser *parser, const char *at)
 {
     corepool_http_incoming_t *incoming = parser->data;
-    if (at[-2] != '\r')
-        return refuse(parser, "a line that ends without CR");
+    if (memcmp(at - 2, "\r\n", 2) != 0)
+        return refuse(parser, "a line that ends otherwise than in CR LF");
     end_header(incoming);
     if (incoming->count == COREPOOL_HTTP_INCOMING_HEADERS_MAX) {
         incoming->failure =
@@ -147,14 +149,14 @@ static int on_field(http_parser *parser, const char *at, size_t length)
     return 0;
 }
 
-/* An empty value comes as no bytes at the begin of the next line. */
+/* An empty value comes as no bytes at the begin of the next line, or of what http_parser takes for it. */
 static int begin_value(http_parser *parser, const char *at, size_t length)
 {
     corepool_http_incoming_t *incoming = parser->data;
     const char *gap = incoming->piece_end + 1; /* behind the colon */
     while (*gap == ' ' || *gap == '\t')
         gap++;
-    if (length > 0 ? gap != at : gap + 2 != at)
+    if (length > 0 ? gap != at : gap + 2 != at || memcmp(gap, "\r\n", 2) != 0)
         return refuse(parser, "a folded line");
     put_end(incoming, incoming->piece_end);
     incoming->headers[incoming->count - 1].value = length > 0 ? at : "";
@@ -173,15 +175,27 @@ static int on_value(http_parser *parser, const char *at, size_t length)
     return 0;
 }
 
+/* One space on either side, which http_parser does not count; and it knows other protocols. */
+static bool is_one_line(const corepool_http_incoming_t *incoming)
+{
+    const char *path = incoming->request.path;
+    return path[-2] != ' ' && memcmp(incoming->path_end, " HTTP/", 6) == 0;
+}
+
+static bool is_to_origin(const corepool_http_incoming_t *incoming)
+{
+    const char *path = incoming->request.path;
+    return *path == '/' || (*path == '*' && incoming->path_end == path + 1);
+}
+
 static int on_head(http_parser *parser)
 {
     corepool_http_incoming_t *incoming = parser->data;
-    const char *path = incoming->request.path;
-    if (parser->http_major != 1)
+    if (parser->http_major != 1 || !is_one_line(incoming))
         return refuse(parser, "not HTTP/1.x");
     if (parser->uses_transfer_encoding)
         return refuse(parser, "a transfer encoding");
-    if (parser->method == HTTP_CONNECT || (*path != '/' && *path != '*'))
+    if (parser->method == HTTP_CONNECT || !is_to_origin(incoming))
         return refuse(parser, "not one to an origin");
     if (incoming->in_name)
         return refuse(parser, "a header without a value");
