@@ -223,6 +223,11 @@ Test(keyed, a_failure_is_not_kept)
     end();
 }
 
+static void pause_ms(long ms)
+{
+    nanosleep(&(struct timespec){.tv_nsec = ms * 1000000}, NULL);
+}
+
 struct asker {
     const char *key;
     int status;
@@ -349,6 +354,34 @@ Test(keyed, make_arg_may_ask_for_other_keys_and_is_refused_its_own)
     end();
 }
 
+static pthread_barrier_t both;
+
+/* Asks for the other one's key while that one's maker asks for this. */
+static int make_crosswise(const void *key, size_t length, void *context, void **arg)
+{
+    corepool_pool_t pool;
+    (void)length, (void)context, (void)arg;
+    pthread_barrier_wait(&both);
+    int status = corepool_keyed_get(set, *(const char *)key == 'a' ? "b" : "a", 1, &pool);
+    return status == COREPOOL_OK ? COREPOOL_EPROTO : status;
+}
+
+Test(keyed, two_make_args_that_wait_for_each_other_are_told_so, .timeout = 60)
+{
+    corepool_keyed_options_t options = usual();
+    struct asker askers[2] = {{.key = "a"}, {.key = "b"}};
+    options.make_arg = make_crosswise;
+    pthread_barrier_init(&both, NULL, 2);
+    laws_start(NULL);
+    set = open_set(options);
+    start_askers(askers, 2);
+    for (unsigned i = 0; i < 2; i++) {
+        pthread_join(askers[i].thread, NULL);
+        cr_expect_eq(askers[i].status, COREPOOL_EDEADLK, "%s", askers[i].detail);
+    }
+    end();
+}
+
 static int on_shard[2];
 
 static void ask_on_shard(void *arg)
@@ -447,6 +480,46 @@ Test(keyed, pools_that_nobody_gets_are_reaped_but_not_under_a_lease)
     corepool_pool_t again = get(keyed, "idle");
     cr_expect(!is_same(again, idle));
     cr_assert(laws_eventually(has_no_pool, &keyed), "the timer is set again");
+    end();
+}
+
+static void do_nothing(void *arg)
+{
+    (void)arg;
+}
+
+/* Opens and closes one that has had a pool and whose timer is set, and opens the next in its place. */
+static corepool_keyed_t open_after(int64_t reap_before_ms, int64_t reap_after_ms)
+{
+    corepool_keyed_options_t options = usual();
+    options.reap_after_ms = reap_before_ms;
+    corepool_keyed_t before = open_set(options);
+    get(before, "x");
+    laws_on_shard(0, do_nothing, NULL); /* which is the first set's */
+    cr_assert_eq(corepool_keyed_close(before, LAWS_PATIENCE_MS), COREPOOL_OK);
+    options.reap_after_ms = reap_after_ms;
+    corepool_keyed_t keyed = open_set(options);
+    cr_assert_eq(keyed.impl, before.impl, "else nothing is shown");
+    return keyed;
+}
+
+Test(keyed, the_timer_of_a_set_that_was_closed_reaps_nothing_of_the_next)
+{
+    laws_start(NULL);
+    corepool_keyed_t keyed = open_after(50, 0);
+    corepool_pool_t pool = get(keyed, "x");
+    pause_ms(200);
+    cr_expect(is_same(get(keyed, "x"), pool));
+    cr_expect_eq(stats_of(keyed).reaped, 0);
+    end();
+}
+
+Test(keyed, the_timer_of_a_set_that_was_closed_does_not_delay_the_next_ones)
+{
+    laws_start(NULL);
+    corepool_keyed_t keyed = open_after(COREPOOL_KEYED_REAP_MAX_MS, 5);
+    get(keyed, "x");
+    cr_expect(laws_eventually(has_no_pool, &keyed));
     end();
 }
 

@@ -58,7 +58,8 @@ COREPOOL_PUBLIC int corepool_keyed_open(corepool_runtime_t *runtime, const corep
  * COREPOOL_KEY_MAX of any value). Thread: any for a key whose pool is open: that takes no lock, and does not
  * block. A new key's pool is opened by the first who asks, while others who ask for that key wait and get the
  * same outcome, and those who ask for other keys do not wait; so it is for control threads only:
- * COREPOOL_EDEADLK on a shard, and in make_arg for the very key that it is made for.
+ * COREPOOL_EDEADLK on a shard, and in make_arg for the very key that it is made for, or for one whose make_arg, on
+ * another thread, waits for that.
  *
  * With max_pools open, the least recently got pool with no lease and no waiting request makes room: it is
  * closed; such a pool is looked for among all, least recently got first. COREPOOL_ELIMIT when there is none.

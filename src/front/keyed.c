@@ -19,7 +19,7 @@
 struct making {
     struct cp_thread *by;
     unsigned users; /* who makes it, and who waits */
-    bool done;
+    bool done; /* changed under waits_lock, too */
     int status;
     corepool_pool_t pool;
     char detail[256];
@@ -106,14 +106,55 @@ static int take_outcome(struct making *making, corepool_pool_t *pool)
     return status;
 }
 
+/* Who waits for whom, over all sets. Innermost. */
+static pthread_mutex_t waits_lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* Under that lock: whether `self` would wait for itself in the end. A making that is done keeps nobody. */
+static bool is_deadlock(const struct making *making, const struct cp_thread *self)
+{
+    while (making && !making->done && making->by != self)
+        making = making->by->waits_for;
+    return making && !making->done;
+}
+
+/* False: they would wait for each other. */
+static bool note_wait(struct making *making, struct cp_thread *self)
+{
+    pthread_mutex_lock(&waits_lock);
+    bool ends = !is_deadlock(making, self);
+    if (ends)
+        self->waits_for = making;
+    pthread_mutex_unlock(&waits_lock);
+    return ends;
+}
+
+static void forget_wait(struct cp_thread *self)
+{
+    pthread_mutex_lock(&waits_lock);
+    self->waits_for = NULL;
+    pthread_mutex_unlock(&waits_lock);
+}
+
+static void set_done(struct making *making)
+{
+    pthread_mutex_lock(&waits_lock);
+    making->done = true;
+    pthread_mutex_unlock(&waits_lock);
+}
+
 /* Under the lock, which is let go meanwhile. */
 static int wait_for(struct corepool_keyed_impl *impl, struct making *making, corepool_pool_t *pool)
 {
-    if (making->by == cp_self)
-        return cp_fail(COREPOOL_EDEADLK, "make_arg asks for the key that it is called for");
+    int code;
+    struct cp_thread *self = cp_thread_self(&code);
+    if (!self)
+        return code;
+    if (!note_wait(making, self))
+        return cp_fail(COREPOOL_EDEADLK, "make_arg asks for a key whose making waits for its own");
     making->users++;
     while (!making->done)
         pthread_cond_wait(&impl->made, &impl->lock);
+    forget_wait(self);
     return take_outcome(making, pool);
 }
 
@@ -163,7 +204,7 @@ static int end_making(struct get *get, struct cp_key_entry *entry, int status)
     }
     if (opened && status != COREPOOL_OK)
         cp_keyed_close_pool(impl, making->pool);
-    making->done = true;
+    set_done(making);
     pthread_cond_broadcast(&impl->made);
     status = take_outcome(making, get->pool);
     if (!opened) /* else it is counted when it is gone; nothing of the set is looked at after that */

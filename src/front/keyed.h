@@ -25,7 +25,8 @@ struct corepool_keyed_impl {
     pthread_cond_t made;
     struct cp_heap order;
     uint64_t opened, reaped;
-    bool armed; /* the timer is set, or the message that sets it is on its way */
+    bool armed;  /* the timer is set, or about to be */
+    bool posted; /* the message that sets it is on its way */
     struct cp_message arm;
     /* The shard's. */
     uv_timer_t timer;

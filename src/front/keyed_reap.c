@@ -91,6 +91,8 @@ void cp_keyed_note_used(struct corepool_keyed_impl *impl, struct cp_key_entry *e
 static int64_t look(struct corepool_keyed_impl *impl, int64_t now)
 {
     int64_t after = impl->options.reap_after_ms * CP_NS_PER_MS;
+    if (after == 0) /* a timer that was set before the set was closed and opened again */
+        return CP_NEVER;
     for (unsigned looks = 0; looks < LOOKS_PER_TURN; looks++) {
         struct cp_key_entry *entry = least_recent(impl);
         if (!entry)
@@ -148,6 +150,9 @@ static void on_timer(uv_timer_t *timer)
 static void deliver_arm(struct cp_message *message)
 {
     struct corepool_keyed_impl *impl = cp_container(message, struct corepool_keyed_impl, arm);
+    pthread_mutex_lock(&impl->lock);
+    impl->posted = false;
+    pthread_mutex_unlock(&impl->lock);
     if (!impl->has_timer) {
         uv_timer_init(&impl->shard->uv, &impl->timer);
         uv_unref((uv_handle_t *)&impl->timer);
@@ -163,5 +168,7 @@ void cp_keyed_arm(struct corepool_keyed_impl *impl)
     if (impl->options.reap_after_ms == 0 || impl->armed)
         return;
     impl->arm.deliver = deliver_arm;
-    impl->armed = cp_shard_send(impl->shard, &impl->arm); /* false: stopped, and with it the pools */
+    if (!impl->posted)
+        impl->posted = cp_shard_send(impl->shard, &impl->arm); /* false: stopped, and with it the pools */
+    impl->armed = impl->posted;
 }

@@ -68,7 +68,7 @@ static struct corepool_keyed_impl *find_spare(struct corepool_runtime *runtime, 
     return NULL;
 }
 
-/* Under the lock: the timer of its last use may still come once. */
+/* Under the lock: the timer of its last use may still come once, and does not count as one of this. */
 static void describe(struct corepool_keyed_impl *impl, const corepool_keyed_options_t *options,
                      const corepool_pool_options_t *pool_options)
 {
@@ -78,6 +78,7 @@ static void describe(struct corepool_keyed_impl *impl, const corepool_keyed_opti
     impl->options.pool = NULL; /* the caller's */
     impl->options.name = impl->pool_options.name = NULL;
     impl->opened = impl->reaped = 0;
+    impl->armed = false;
 }
 
 /* Under the runtime's lock: a set that is known from now on, by the handles that it will have. */

@@ -24,6 +24,7 @@ struct cp_thread {
     struct corepool_shard *shard;  /* the shard that this thread is, or NULL */
     struct cp_loop *loop;          /* the loop that asynchronous checkouts complete on, or NULL */
     struct cp_list requests;       /* cache of requests for blocking */
+    void *waits_for;               /* the keyed pool's making that it waits for, or NULL; under front/keyed.c's lock */
     /* Read by others at any time. */
     _Atomic int64_t id;            /* kernel thread id */
     char name[16];                 /* as it was at the first call */
