@@ -249,6 +249,37 @@ Test(pool, a_late_lease_of_a_closed_pool_cannot_touch_the_next_pool)
     cr_expect_eq(atomic_load(&next.opened), 1);
 }
 
+static int pass_on(void *pool_state, void *command, void **wrapped)
+{
+    (void)pool_state;
+    *wrapped = command;
+    return COREPOOL_OK;
+}
+
+Test(pool, a_class_is_not_looked_at_once_its_last_pool_is_closed)
+{
+    const unsigned flags[] = {0, COREPOOL_POOL_FIFO, COREPOOL_POOL_MANAGED};
+    struct laws_count counts[3] = {{0}};
+    laws_start(NULL);
+    for (unsigned i = 0; i < 3; i++) {
+        corepool_class_t cls = laws_class;
+        cls.enqueue = pass_on;
+        corepool_pool_t pool = laws_open(&cls, &counts[i], 4, flags[i]);
+        corepool_lease_t lease = laws_take(pool), copy = lease;
+        void *resource;
+        cr_assert_eq(corepool_checkin(&lease), COREPOOL_OK);
+        cr_assert_eq(corepool_pool_close(pool, LAWS_PATIENCE_MS), COREPOOL_OK);
+        memset(&cls, 0xff, sizeof cls); /* what calls or reads through it crashes */
+        cr_expect_eq(corepool_checkout(pool, NULL, &lease), COREPOOL_ECLOSED);
+        cr_expect_eq(corepool_checkout_try(pool, NULL, &lease), COREPOOL_ECLOSED);
+        cr_expect_eq(corepool_pool_info(pool, NULL), COREPOOL_ECLOSED);
+        cr_expect_eq(corepool_update(&copy, NULL), COREPOOL_ESTALE);
+        cr_expect_eq(corepool_detach(&copy, &resource), COREPOOL_ESTALE);
+        cr_expect_eq(corepool_checkin(&copy), COREPOOL_ESTALE);
+    }
+    laws_end();
+}
+
 /* --- handles and looks --- */
 
 Test(pool, a_handle_for_one_shard_is_served_there_from_any_cpu)

@@ -112,13 +112,14 @@ static int check_lease(const corepool_lease_t *lease, struct cp_thread **self)
     return cp_likely(*self != NULL) ? COREPOOL_OK : code;
 }
 
-/* The class's checkin callback, if the lease is still one and its manager does not call it. */
+/* The class's checkin callback, if the lease is still one (else its class may be gone) and its manager does not call it. */
 static uint32_t ask_class(const corepool_lease_t *lease)
 {
     const struct cp_slice *slice = lease->worker->slice;
+    if (cp_slot_stamp(lease->worker) != lease->generation)
+        return COREPOOL_REASON_NONE;
     const corepool_class_t *cls = slice->cls;
-    if (cp_likely(!cls->checkin) || cp_slice_is_serialised(slice) ||
-        cp_slot_stamp(lease->worker) != lease->generation)
+    if (cp_likely(!cls->checkin) || cp_slice_is_serialised(slice))
         return COREPOOL_REASON_NONE;
     void *resource = atomic_load_explicit(&lease->worker->resource, memory_order_relaxed);
     return cp_verdict(cls->checkin(NULL, resource, lease->resource), COREPOOL_REASON_CHECKIN);
@@ -269,9 +270,10 @@ enum cp_shelf_outcome cp_checkout_take(struct cp_checkout *checkout, cp_slot **s
 const corepool_class_t *cp_checkout_enqueuer(const struct cp_checkout *checkout)
 {
     const struct cp_slice *slice = cp_slice_for(checkout->pool);
+    if (!cp_pool_is_open(checkout->pool)) /* then its class may be gone */
+        return NULL;
     const corepool_class_t *cls = slice->cls;
-    bool enqueues = cls->enqueue && !cp_slice_is_serialised(slice);
-    return cp_unlikely(enqueues) && cp_pool_is_open(checkout->pool) ? cls : NULL;
+    return cp_unlikely(cls->enqueue != NULL) && !cp_slice_is_serialised(slice) && cp_pool_is_open(checkout->pool) ? cls : NULL;
 }
 
 int cp_checkout_enqueue(struct cp_checkout *checkout, const corepool_class_t *cls)
@@ -667,7 +669,8 @@ int corepool_checkout_try(corepool_pool_t pool, const corepool_checkout_options_
     int status = begin_anywhere(&checkout, pool, options, lease);
     if (status != COREPOOL_OK)
         return status;
-    if (atomic_load_explicit(&cp_slice_for(pool)->shelf.flags, memory_order_relaxed) & CP_SHELF_MANAGED)
+    bool managed = atomic_load_explicit(&cp_slice_for(pool)->shelf.flags, memory_order_relaxed) & CP_SHELF_MANAGED;
+    if (managed && cp_pool_is_open(pool))
         return cp_fail(COREPOOL_ENOTSUP, "a managed pool has no shelf to try: every checkout asks its manager");
     do {
         enum cp_shelf_outcome outcome = cp_checkout_take(&checkout, &slot);
