@@ -400,6 +400,18 @@ Test(detach, the_resource_is_the_callers_and_another_takes_its_place)
     laws_end();
 }
 
+Test(detach, is_an_end_of_the_lease_in_the_time_that_leases_were_held)
+{
+    struct laws_count count = {0};
+    void *resource;
+    corepool_class_t cls = detachable();
+    corepool_pool_t pool = laws_start_one(&cls, &count, 1, COREPOOL_POOL_TIME_LEASES);
+    corepool_lease_t lease = laws_take(pool);
+    expect_ok(corepool_detach(&lease, &resource));
+    cr_expect_eq(laws_stats(pool).hold.count, 1);
+    laws_end();
+}
+
 Test(detach, a_class_that_cannot_forget_is_not_supported)
 {
     struct laws_count count = {0};

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "front/runtime.h"
+#include "shard/lease.h"
 
 /* --- one after the other ------------------------------------------------------------------------------------------ */
 
@@ -120,6 +121,29 @@ static int visit_slices(struct visit *visit)
     return status == COREPOOL_OK && visit->rank < visit->slices ? cp_pool_closed(visit->pool) : status;
 }
 
+static void set_size(struct corepool_pool_impl *impl, uint32_t size)
+{
+    impl->size = size;
+}
+
+static void set_draining(struct corepool_pool_impl *impl, uint32_t draining)
+{
+    atomic_store(&impl->draining, draining);
+}
+
+/* Not of the pool that may have taken this one's place meanwhile. */
+static int set(corepool_pool_t pool, void (*fn)(struct corepool_pool_impl *, uint32_t), uint32_t value)
+{
+    int status = COREPOOL_OK;
+    pthread_mutex_lock(&pool.impl->runtime->lock);
+    if (cp_pool_is_open(pool))
+        fn(pool.impl, value);
+    else
+        status = cp_pool_closed(pool);
+    pthread_mutex_unlock(&pool.impl->runtime->lock);
+    return status;
+}
+
 /* The slice does what follows at once; callers are kept off where that is asked for. */
 static int pump(struct cp_slice *slice)
 {
@@ -156,9 +180,10 @@ static int resize_all(corepool_pool_t pool, unsigned size)
         return cp_fail(COREPOOL_EINVAL, "size: %u: the pool has %u slices, each with at least one worker", size,
                        count_slices(pool));
     status = visit_slices(&visit);
+    if (status == COREPOOL_OK)
+        status = set(pool, set_size, visit.amount);
     if (status != COREPOOL_OK)
         return status;
-    impl->size = visit.amount;
     visit.fn = resize;
     return visit_slices(&visit);
 }
@@ -216,8 +241,8 @@ int corepool_pool_resume(corepool_pool_t pool)
     int status = begin(pool, "corepool_pool_resume");
     if (status != COREPOOL_OK)
         return status;
-    atomic_store(&pool.impl->draining, 0); /* before the slices take requests again */
-    return end(pool, visit_slices(&visit));
+    status = set(pool, set_draining, 0); /* before the slices take requests again */
+    return end(pool, status == COREPOOL_OK ? visit_slices(&visit) : status);
 }
 
 /* --- waiting for a pool -------------------------------------------------------------------------------------------- */
@@ -315,9 +340,9 @@ int corepool_pool_drain(corepool_pool_t pool, int64_t timeout_ms)
         status = begin(pool, "corepool_pool_drain");
     if (status != COREPOOL_OK)
         return status;
-    atomic_store(&pool.impl->draining, 1);
+    status = set(pool, set_draining, 1);
     watch(pool.impl);
-    status = await(pool, visit_slices(&visit), is_drained, 0, timeout_ms);
+    status = await(pool, status == COREPOOL_OK ? visit_slices(&visit) : status, is_drained, 0, timeout_ms);
     return finish_call(pool, status == COREPOOL_PENDING ? still_in_use(pool) : status);
 }
 
@@ -410,6 +435,8 @@ static int detach_on_shard(struct corepool_shard *shard, void *arg)
         return cp_fail(COREPOOL_ENOTSUP, "class %s has no detach callback", cls->name);
     detach->holder = atomic_load_explicit(&slot->holder, memory_order_relaxed);
     int status = cp_slice_detach(slot, detach->lease->generation, &detach->resource);
+    if (status == COREPOOL_OK)
+        cp_lease_count_hold(slot, detach->lease->generation);
     return status == COREPOOL_ESTALE ? stale() : status;
 }
 
