@@ -166,6 +166,39 @@ Test(core_pause, nothing_is_granted_or_shelved_until_it_ends)
     expect(CP_DO_UNLISTEN);
 }
 
+Test(core_pause, no_worker_is_opened_for_who_waits_beside_an_idle_one)
+{
+    start((struct cp_core_options){.quota = 4, .lazy = true});
+    cp_core_pause(&core, true);
+    expect(CP_DO_LISTEN);
+    ask(0);
+    cp_core_opened(&core, expect(CP_DO_OPEN).slot);
+    expect_nothing();
+    ask(1);
+    expect(CP_DO_OPEN);
+    expect_nothing();
+}
+
+Test(core_pause, nobody_is_shed_for_having_waited_through_it)
+{
+    start_shelved(1, (struct cp_core_options){.shed_target_ns = 5 * MS, .shed_interval_ns = 30 * MS});
+    for (unsigned i = 0; i < 4; i++)
+        ask(i);
+    expect(CP_DO_LISTEN);
+    now += 10 * MS;
+    bring(0);
+    expect(CP_DO_GRANT);
+    cp_core_pause(&core, true);
+    now += 1000 * MS;
+    bring(0);
+    expect_nothing();
+    cp_core_pause(&core, false);
+    cr_expect_eq(expect(CP_DO_GRANT).request, &requests[1]);
+    now += 30 * MS;
+    bring(0);
+    expect_refused(2, CP_SHED); /* that is no longer the pause's doing */
+}
+
 Test(core_drain, refuses_who_comes_later_and_serves_who_keeps_its_place)
 {
     start_shelved(1, (struct cp_core_options){0});

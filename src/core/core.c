@@ -305,6 +305,8 @@ uint32_t cp_core_resize(struct cp_core *core, uint32_t target)
 
 void cp_core_pause(struct cp_core *core, bool paused)
 {
+    if (core->paused && !paused) /* that they all waited is the pause's doing */
+        cp_shed_empty(&core->shed);
     core->paused = paused;
 }
 
@@ -353,12 +355,13 @@ void cp_core_stock_less(struct cp_core *core)
     core->unstocked += !core->options.lazy && core->unstocked < core->target;
 }
 
-/* How many more workers are to be opened now. After a failure one at a time tries, until one succeeds. */
+/* How many more workers are to be opened now. After a failure one at a time tries, until one succeeds. Idle ones beside
+ * requests are those of a paused core: they will do. */
 static uint32_t wanted(const struct cp_core *core)
 {
     uint32_t vacant = GET(core->vacant), opening = GET(core->opening), waiting = GET(core->waiting);
-    uint32_t open = GET(core->live) + opening;
-    uint32_t want = waiting > opening ? waiting - opening : 0;
+    uint32_t open = GET(core->live) + opening, coming = opening + core->idle;
+    uint32_t want = waiting > coming ? waiting - coming : 0;
     uint32_t lacking = stock(core) > open ? stock(core) - open : 0;
     uint32_t cold = core->warming > open ? core->warming - open : 0;
     uint32_t at_once = core->failures ? 1 : core->options.max_opening;

@@ -101,7 +101,8 @@ static uint32_t opens_in_order(const struct cp_slice *slice)
     uint32_t waiting = count_waiting(slice), opening = slice->at[OPENING];
     uint32_t vacant = slice->at[VACANT] - slice->core.spare, open = opening + live(slice);
     uint32_t limit = slice->failures ? 1 : options->max_opening;
-    uint32_t wanted = waiting > opening ? waiting - opening : 0;
+    uint32_t coming = opening + slice->at[HELD]; /* what is held beside requests is so by a pause, and will do */
+    uint32_t wanted = waiting > coming ? waiting - coming : 0;
     uint32_t idled = slice->core.unstocked < slice->target ? slice->core.unstocked : slice->target;
     uint32_t stock = options->lazy ? 0 : slice->target - idled;
     uint32_t warm = options->warm < slice->target ? options->warm : slice->target;
