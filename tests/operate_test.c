@@ -34,6 +34,19 @@ static void check_in(corepool_lease_t *lease)
     expect_ok(corepool_checkin(lease));
 }
 
+/* Takes so many and checks them in, one after the other; the last is the one that was used last. */
+static void use_all(corepool_pool_t pool, corepool_worker_t **workers, unsigned count)
+{
+    corepool_lease_t leases[8];
+    laws_await_idle(pool, count);
+    for (unsigned i = 0; i < count; i++)
+        leases[i] = laws_take(pool);
+    for (unsigned i = 0; i < count; i++) {
+        workers[i] = leases[i].worker;
+        check_in(&leases[i]);
+    }
+}
+
 /* --- resize --- */
 
 Test(resize, a_larger_pool_opens_its_further_workers_at_once)
@@ -63,6 +76,20 @@ Test(resize, a_smaller_pool_ends_idle_workers_at_once)
     laws_await_idle(pool, 2);
     await_quota(pool, 2);
     cr_expect_eq(atomic_load(&count.reasons[COREPOOL_REASON_RESIZED]), 6);
+    laws_end();
+}
+
+Test(resize, those_that_were_used_last_stay)
+{
+    struct laws_count count = {0};
+    corepool_worker_t *workers[4];
+    corepool_pool_t pool = laws_start_one(&laws_class, &count, 4, 0);
+    use_all(pool, workers, 4);
+    expect_ok(corepool_pool_resize(pool, 1));
+    laws_await_idle(pool, 1);
+    corepool_lease_t lease = laws_take(pool);
+    cr_expect_eq(lease.worker, workers[3]);
+    check_in(&lease);
     laws_end();
 }
 
@@ -223,6 +250,24 @@ Test(pause, checkouts_wait_and_are_served_in_order_after_it)
         caller_expect(&callers[i], COREPOOL_OK);
     expect_ok(corepool_checkout_try(pool, NULL, &lease));
     check_in(&lease);
+    laws_end();
+}
+
+Test(pause, idle_workers_keep_their_order)
+{
+    struct laws_count count = {0};
+    corepool_worker_t *workers[4];
+    corepool_lease_t leases[4];
+    corepool_pool_t pool = laws_start_one(&laws_class, &count, 4, 0);
+    use_all(pool, workers, 4);
+    expect_ok(corepool_pool_pause(pool));
+    expect_ok(corepool_pool_resume(pool));
+    for (unsigned i = 0; i < 4; i++) {
+        leases[i] = laws_take(pool);
+        cr_expect_eq(leases[i].worker, workers[3 - i]);
+    }
+    for (unsigned i = 0; i < 4; i++)
+        check_in(&leases[i]);
     laws_end();
 }
 

@@ -175,6 +175,12 @@ static bool do_shelve(struct cp_slice *slice, cp_slot *slot)
     }
 }
 
+/* Whom to bring from the shelf: the one that is to be granted; or all, the newest last, as the core's list has it. */
+static enum cp_shelf_end end_to_bring(const struct cp_slice *slice)
+{
+    return cp_core_holds(&slice->core) ? CP_OLDEST : cp_slice_end(slice);
+}
+
 /* False: as above. */
 static bool do_listen(struct cp_slice *slice)
 {
@@ -190,7 +196,7 @@ static bool do_listen(struct cp_slice *slice)
     cp_core_not_listening(&slice->core);
     if (outcome == CP_SHELF_ELSEWHERE)
         return cp_slice_leave_cpu(slice);
-    if (outcome == CP_SHELF_NONEMPTY && cp_shelf_take(&slice->shelf, cp_slice_end(slice), &item) == CP_SHELF_DONE)
+    if (outcome == CP_SHELF_NONEMPTY && cp_shelf_take(&slice->shelf, end_to_bring(slice), &item) == CP_SHELF_DONE)
         cp_slice_adopt(slice, cp_slot_of(item), COREPOOL_REASON_NONE);
     return true;
 }

@@ -105,7 +105,8 @@ static bool do_shelve(struct cp_slice *slice, cp_slot *slot)
 static void take_one(struct cp_slice *slice)
 {
     cp_slot *slot;
-    if (shelf_take(slice, manager_cpu(slice->shard), shelf_end(slice), HELD, &slot) == CP_SHELF_DONE)
+    enum cp_shelf_end end = cp_core_holds(&slice->core) ? CP_OLDEST : shelf_end(slice);
+    if (shelf_take(slice, manager_cpu(slice->shard), end, HELD, &slot) == CP_SHELF_DONE)
         adopt(slice, slot);
 }
 
