@@ -2,6 +2,7 @@
  * have. Each test bears the number of the fact that it shows, and runs with callbacks on callers' threads and
  * again on the shard. */
 #include <criterion/criterion.h>
+#include <limits.h>
 #include <poll.h>
 
 #include "support/script.h"
@@ -228,6 +229,30 @@ PROMISE(n06_checkout_may_skip_and_the_worker_stays_ready)
     corepool_stats_t stats = awaited_idle(pool, 1);
     cr_expect_eq(stats.skips, 1);
     cr_expect_eq(stats.opens, 1);
+}
+
+struct refused {
+    corepool_pool_t pool;
+    struct order order;
+    struct outcome outcome;
+};
+
+static void ask_for_long(void *arg)
+{
+    struct refused *refused = arg;
+    const corepool_checkout_options_t options = {.timeout_ms = LAWS_SHORT_MS, .command = &refused->order};
+    cr_expect_eq(corepool_checkout_async(refused->pool, &options, outcome_note, &refused->outcome, NULL), COREPOOL_OK);
+}
+
+PROMISE(n06_a_class_that_refuses_every_worker_does_not_keep_its_shard_to_itself)
+{
+    static struct refused refused;
+    refused = (struct refused){.pool = script_open(&script_class, 1, NULL), .order = {.refusals = INT_MAX}};
+    awaited_idle(refused.pool, 1);
+    laws_on_shard(0, ask_for_long, &refused);
+    laws_await_count(&refused.outcome.called, 1); /* so its timer had a turn */
+    cr_expect_eq(refused.outcome.status, COREPOOL_ETIMEDOUT);
+    cr_expect_gt(ended_because(COREPOOL_REASON_CHECKOUT), 1);
 }
 
 PROMISE(n07_checkin_sees_what_the_client_left_and_may_remove_the_worker_of_a_client_that_is_content)

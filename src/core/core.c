@@ -334,6 +334,11 @@ void cp_core_refreshed(struct cp_core *core)
     core->refreshing = false;
 }
 
+void cp_core_rest(struct cp_core *core, int64_t until_ns)
+{
+    core->open_not_before = core->open_not_before < until_ns ? until_ns : core->open_not_before;
+}
+
 void cp_core_close(struct cp_core *core, uint8_t reason)
 {
     if (core->closed)

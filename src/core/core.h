@@ -159,6 +159,9 @@ void cp_core_warm(struct cp_core *core, uint32_t count);
 void cp_core_refresh(struct cp_core *core);
 void cp_core_refreshed(struct cp_core *core);
 
+/* Nothing more is opened before that time, or the next success of an open that is under way. */
+void cp_core_rest(struct cp_core *core, int64_t until_ns);
+
 /* No more requests; everything that is idle now or later is terminated for `reason`. Idempotent. */
 void cp_core_close(struct cp_core *core, uint8_t reason);
 

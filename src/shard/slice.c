@@ -17,6 +17,11 @@
 /* How long until a refused membarrier is tried again. */
 #define RETRY_NS (10 * CP_NS_PER_MS)
 
+/* So many workers are opened in one go, far more than a burst needs; then the loop has its turn. Where an init succeeds at
+ * once and a checkout callback refuses every worker there is no end to it. */
+#define OPENS_IN_A_ROW 1024
+#define REST_NS CP_NS_PER_MS
+
 static _Atomic uint64_t epochs;
 
 /* --- slots changing hands ----------------------------------------------------------------------------------------- */
@@ -269,6 +274,7 @@ static void tell_watcher(struct cp_slice *slice)
 void cp_slice_pump(struct cp_slice *slice)
 {
     struct cp_action action;
+    unsigned opens = 0;
     if (slice->pumping) /* called from a callback of our own: the loop below goes on */
         return;
     slice->pumping = true;
@@ -278,11 +284,13 @@ void cp_slice_pump(struct cp_slice *slice)
     }
     if (slice->sift_wanted)
         cp_slice_sift(slice);
-    int64_t now;
-    do {
+    int64_t now = cp_now_ns();
+    for (cp_core_next(&slice->core, now, &action); perform(slice, &action); cp_core_next(&slice->core, now, &action)) {
+        opens += action.what == CP_DO_OPEN;
         now = cp_now_ns();
-        cp_core_next(&slice->core, now, &action);
-    } while (perform(slice, &action));
+        if (opens >= OPENS_IN_A_ROW)
+            cp_core_rest(&slice->core, now + REST_NS);
+    }
     slice->pumping = false;
     if (action.what == CP_DO_FINISH)
         return;
