@@ -35,10 +35,28 @@ typedef void (*corepool_http_serve_cb)(corepool_http_exchange_t *exchange,
 
 /* Listens at `address` on the calling shard's loop. Each shard may: the kernel spreads the clients
  * (SO_REUSEPORT), and a client stays with its shard. What is not a request is answered with 400, and its client
- * hung up on. COREPOOL_OK: *listener is to be closed, in the runtime's on_stop at the latest. COREPOOL_EINVAL,
- * COREPOOL_ETHREAD, COREPOOL_ENOMEM, COREPOOL_ESYSTEM with detail: *listener is NULL. */
+ * hung up on. Who comes while there is no descriptor for it waits until there is one. COREPOOL_OK: *listener is to
+ * be closed, in the runtime's on_stop at the latest. COREPOOL_EINVAL, COREPOOL_ETHREAD, COREPOOL_ENOMEM,
+ * COREPOOL_ESYSTEM with detail: *listener is NULL. */
 COREPOOL_PUBLIC int corepool_http_listener_open(const struct sockaddr *address, corepool_http_serve_cb serve,
                                                 void *arg, corepool_http_listener_t **listener);
+
+#define COREPOOL_HTTP_LISTENER_IDLE_MS 60000
+#define COREPOOL_HTTP_LISTENER_REQUEST_MS 15000
+#define COREPOOL_HTTP_LISTENER_REPLY_MS 60000
+
+/* After what time a client is hung up on; bytes do not renew it. Zero means the default, COREPOOL_INFINITE: never;
+ * up to a year. Looked at eight times in the shortest, and each second at least. */
+typedef struct corepool_http_listener_limits {
+    int64_t idle_ms;    /* without a request; default COREPOOL_HTTP_LISTENER_IDLE_MS */
+    int64_t request_ms; /* from a request's first byte to its last; default COREPOOL_HTTP_LISTENER_REQUEST_MS */
+    int64_t reply_ms;   /* to take a reply; default COREPOOL_HTTP_LISTENER_REPLY_MS */
+} corepool_http_listener_limits_t;
+
+/* Sets the limits, also for the clients that there are. Without it all are the defaults. COREPOOL_OK;
+ * COREPOOL_EINVAL (the detail names the field): they are as before. */
+COREPOOL_PUBLIC int corepool_http_listener_limit(corepool_http_listener_t *listener,
+                                                 const corepool_http_listener_limits_t *limits);
 
 /* Takes no more clients and hangs up on those that there are; on one whose request is being served when that is
  * answered: it still has to be. No callback comes afterwards; *listener must not be used afterwards. NULL is
