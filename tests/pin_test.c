@@ -1,4 +1,4 @@
-/* tests/pin_test.c: what a runtime does when the kernel refuses to pin its threads. A seccomp filter plays that kernel;
+/* tests/pin_test.c: what a runtime does when the kernel refuses to pin its threads, or to interrupt those of a CPU. A seccomp filter plays that kernel;
  * it lasts as long as the process, and every test has one of its own. */
 #include <criterion/criterion.h>
 
@@ -11,11 +11,12 @@
 
 #include "support/callers.h"
 
-static void refuse_pins(void)
+/* From the calling thread. */
+static void refuse(uint32_t call)
 {
     struct sock_filter rules[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_sched_setaffinity, 0, 1),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 1),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
@@ -28,7 +29,7 @@ Test(pin, a_required_pin_that_is_refused_fails_the_start_and_leaves_nothing_behi
 {
     corepool_runtime_t *runtime;
     laws_baseline();
-    refuse_pins();
+    refuse(SYS_sched_setaffinity);
     cr_expect_eq(corepool_runtime_start(NULL, &runtime), COREPOOL_ESYSTEM);
     cr_expect_null(runtime);
     laws_expect_detail("pin");
@@ -39,7 +40,7 @@ Test(pin, a_preferred_pin_that_is_refused_is_done_without)
 {
     struct laws_count count = {0};
     corepool_lease_t lease;
-    refuse_pins();
+    refuse(SYS_sched_setaffinity);
     corepool_runtime_t *runtime = laws_start(&(corepool_runtime_options_t){.pin = COREPOOL_PIN_PREFERRED});
     corepool_pool_t pool = laws_open(&laws_class, &count, 2 * corepool_runtime_shards(runtime), 0);
     for (int i = 0; i < 1000; i++) {
@@ -47,4 +48,48 @@ Test(pin, a_preferred_pin_that_is_refused_is_done_without)
         cr_assert_eq(corepool_checkin(&lease), COREPOOL_OK);
     }
     laws_end();
+}
+
+static void move_away(void *cpu)
+{
+    refuse(SYS_membarrier);
+    laws_pin(*(int *)cpu);
+}
+
+static bool pauses(void *pool)
+{
+    return corepool_pool_pause(*(corepool_pool_t *)pool) == COREPOOL_OK;
+}
+
+static bool grows(void *pool)
+{
+    return corepool_pool_resize(*(corepool_pool_t *)pool, 20) == COREPOOL_OK;
+}
+
+/* What the shard, moved away and without a membarrier, cannot do then it can do once it has come back. */
+static void expect_comes_back(bool (*can)(void *pool))
+{
+    struct laws_count count = {0};
+    laws_need_rseq();
+    int away = laws_need_second_cpu();
+    corepool_pool_t pool = laws_start_one(&laws_class, &count, 2, 0);
+    laws_await_idle(pool, 2);
+    laws_on_shard(0, move_away, &away);
+    cr_expect_not(can(&pool));
+    laws_expect_detail("membarrier");
+    cr_assert(laws_eventually(can, &pool));
+    cr_expect_eq(corepool_pool_resume(pool), COREPOOL_OK);
+    corepool_lease_t lease = laws_take(pool);
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+    laws_end();
+}
+
+Test(pin, a_shard_that_was_moved_away_and_cannot_empty_its_shelf_comes_back)
+{
+    expect_comes_back(pauses);
+}
+
+Test(pin, a_shard_that_was_moved_away_and_cannot_grow_comes_back)
+{
+    expect_comes_back(grows);
 }

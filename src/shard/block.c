@@ -121,9 +121,11 @@ int cp_slice_reserve(struct cp_slice *slice, uint32_t quota)
     _Atomic(struct cp_item *) *ring = cp_shard_alloc(slice->shard, size * sizeof *ring);
     if (!ring || !add_segments(slice, before, after))
         return cp_fail(COREPOOL_ENOMEM, "no memory for %u workers on shard %u", quota, slice->shard->index);
-    if (!cp_shelf_grow(&slice->shelf, ring, size))
+    if (!cp_shelf_grow(&slice->shelf, ring, size)) {
+        cp_shard_lost_cpu(slice->shard); /* else it would not have needed that */
         return cp_fail(COREPOOL_ESYSTEM, "the kernel refuses the membarrier that would free the shelf of shard %u",
                        slice->shard->index);
+    }
     slice->ring = ring;
     /* Release: who sees it sees the segments. */
     atomic_store_explicit(&slice->capacity, after, memory_order_release);

@@ -86,10 +86,17 @@ void cp_slice_collect(struct cp_slice *slice)
     }
 }
 
+/* A membarrier was refused, as only a shard off its CPU needs one: again soon, by then perhaps with the CPU. */
+static void try_again_later(struct cp_slice *slice)
+{
+    cp_shard_lost_cpu(slice->shard);
+    cp_shard_wake_at(slice->shard, slice, cp_now_ns() + RETRY_NS);
+}
+
 bool cp_slice_leave_cpu(struct cp_slice *slice)
 {
     if (!cp_shelf_change(&slice->shelf, CP_SHELF_PORTABLE, 0)) {
-        cp_shard_wake_at(slice->shard, slice, cp_now_ns() + RETRY_NS);
+        try_again_later(slice);
         return false;
     }
     slice->lost_cpu = true;
@@ -251,7 +258,7 @@ static bool begin_close(struct cp_slice *slice)
 {
     struct cp_item *item;
     if (!cp_shelf_change(&slice->shelf, CP_SHELF_CLOSED, 0)) {
-        cp_shard_wake_at(slice->shard, slice, cp_now_ns() + RETRY_NS);
+        try_again_later(slice);
         return false;
     }
     slice->close_wanted = false;
