@@ -18,7 +18,8 @@ extern "C" {
     X(SHED, "refused as overload")  /* a request that had reached the shard; code EOVERLOAD or ESHED; duration_ms */  \
     X(OVERDUE, "lease overdue")     /* `lease` is held for duration_ms by now */                                     \
     X(STALL, "callback stalls")     /* callback `text` of this pool has run for duration_ms by now; see stall_ms */  \
-    X(WARNING, "warning")           /* `text`: an option that has no effect, a callback that returned nonsense */
+    X(WARNING, "warning")           /* `text`: an option that has no effect, a callback that returned nonsense; code: \
+                                     * what it returned, where that is known */
 
 typedef enum corepool_event_kind {
 #define COREPOOL_EVENT_ENUM(name, text) COREPOOL_EVENT_##name,
@@ -58,9 +59,9 @@ typedef struct corepool_event {
 } corepool_event_t;
 
 /* Told on the shard where it happens, in the order in which it happens there; statistics count it already, and nobody
- * has been woken for it yet (a caller that times out knows first). Thread: the shard's; COREPOOL_EVENT_STALL: the
- * watchdog's; a WARNING about options: that of corepool_pool_open. Must not block; may call what a shard's code may
- * call. */
+ * has been woken for it yet (a caller that times out knows first, and so does one whose enqueue callback
+ * returned nonsense on its own thread). Thread: the shard's; COREPOOL_EVENT_STALL: the watchdog's; a WARNING about
+ * options: that of corepool_pool_open. Must not block; may call what a shard's code may call. */
 typedef void (*corepool_event_cb)(const corepool_event_t *event, void *arg);
 
 /* The text of a kind; "unknown event" for a value that is none. Static storage. Thread: any. */

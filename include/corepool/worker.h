@@ -91,8 +91,8 @@ typedef struct corepool_class {
 
     /* Each request, before anything else is done for it, also when a worker is idle. *wrapped: what checkout and
      * cancelled get as the command; preset to the command. COREPOOL_OK or COREPOOL_SKIP (the caller gets
-     * COREPOOL_ESKIPPED; any other value counts as that, and the detail says so). Not again when the same request tries
-     * the next worker. corepool_checkout_try: only once there is a worker for it. */
+     * COREPOOL_ESKIPPED; any other value counts as that, is named by the detail, and is a COREPOOL_EVENT_WARNING). Not
+     * again when the same request tries the next worker. corepool_checkout_try: only once there is a worker for it. */
     int (*enqueue)(void *pool_state, void *command, void **wrapped);
     /* At each checkout, before the caller has it. *client: what the caller gets as
      * lease->resource; preset to the resource. COREPOOL_OK; COREPOOL_REMOVE (terminated with reason

@@ -155,10 +155,9 @@ static void give_back(struct cp_request *request)
 /* The manager has decided against it. */
 static void refuse(struct async *async)
 {
-    enum cp_outcome outcome = atomic_load(&async->request.outcome);
     atomic_store(&async->request.life, CP_LIFE_FREE);
     if (async->waiting)
-        finish(async, cp_checkout_refused(&async->checkout, outcome), NULL);
+        finish(async, cp_checkout_refused(&async->checkout, &async->request), NULL);
 }
 
 /* The manager has decided. */
@@ -265,7 +264,7 @@ static int enqueue(struct cp_loop *loop, struct cp_checkout *checkout)
     if (!async)
         return cp_fail(COREPOOL_ENOMEM, "no memory to wait");
     cp_list_push_front(&loop->spare, &async->link);
-    return cp_checkout_enqueue(checkout, cls);
+    return cp_checkout_enqueue(checkout, cls, &async->request);
 }
 
 /* --- public ---------------------------------------------------------------------------------------------------------------- */

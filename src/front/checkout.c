@@ -276,16 +276,39 @@ const corepool_class_t *cp_checkout_enqueuer(const struct cp_checkout *checkout)
     return cp_unlikely(cls->enqueue != NULL) && !cp_slice_is_serialised(slice) && cp_pool_is_open(checkout->pool) ? cls : NULL;
 }
 
-int cp_checkout_enqueue(struct cp_checkout *checkout, const corepool_class_t *cls)
+/* verdict: the callback's. */
+static int skipped(const corepool_class_t *cls, int verdict)
+{
+    if (verdict == COREPOOL_SKIP)
+        return cp_fail(COREPOOL_ESKIPPED, "class %s skipped this checkout", cls->name);
+    return cp_fail(COREPOOL_ESKIPPED, "enqueue of class %s returned %d, which means nothing", cls->name,
+                   verdict);
+}
+
+/* The manager tells the program, unless the pool has closed. */
+static void send_nonsense(const struct cp_checkout *checkout, struct cp_request *request, int verdict)
+{
+    struct cp_slice *slice = cp_slice_for(checkout->pool);
+    uint64_t epoch = atomic_load_explicit(&slice->epoch, memory_order_acquire);
+    if (cp_pool_is_open(checkout->pool)) /* so the epoch was read while the slice was this pool's */
+        cp_slice_send_nonsense(slice, request, epoch, verdict);
+    else
+        cp_request_release(request);
+}
+
+int cp_checkout_enqueue(struct cp_checkout *checkout, const corepool_class_t *cls, struct cp_request *request)
 {
     void *wrapped = checkout->command;
+    atomic_store(&request->life, CP_LIFE_LENT);
     int verdict = cls->enqueue(NULL, checkout->command, &wrapped);
     if (verdict != COREPOOL_OK)
         atomic_fetch_add_explicit(&cp_slice_for(checkout->pool)->skips, 1, memory_order_relaxed);
-    if (verdict == COREPOOL_SKIP)
-        return cp_fail(COREPOOL_ESKIPPED, "class %s skipped this request", cls->name);
+    if (verdict == COREPOOL_OK || verdict == COREPOOL_SKIP)
+        cp_request_release(request);
+    else
+        send_nonsense(checkout, request, verdict);
     if (verdict != COREPOOL_OK)
-        return cp_fail(COREPOOL_ESKIPPED, "enqueue of class %s returned %d, which means nothing", cls->name, verdict);
+        return skipped(cls, verdict);
     checkout->command = wrapped;
     checkout->enqueued = true;
     return COREPOOL_OK;
@@ -299,12 +322,6 @@ void cp_checkout_fill(const struct cp_checkout *checkout, struct cp_request *req
     request->enqueued = checkout->enqueued;
     request->again = checkout->again;
     request->posted_at = cp_now_ns();
-}
-
-static int skipped(const struct cp_checkout *checkout)
-{
-    const corepool_class_t *cls = checkout->slice->cls;
-    return cp_fail(COREPOOL_ESKIPPED, "class %s skipped this checkout", cls->name);
 }
 
 static int overloaded(const struct cp_checkout *checkout)
@@ -335,10 +352,10 @@ int cp_checkout_admit(const struct cp_checkout *checkout)
     return overloaded(checkout);
 }
 
-int cp_checkout_refused(const struct cp_checkout *checkout, enum cp_outcome outcome)
+int cp_checkout_refused(const struct cp_checkout *checkout, const struct cp_request *request)
 {
-    switch (outcome) {
-    case CP_SKIPPED: return skipped(checkout);
+    switch (atomic_load(&request->outcome)) {
+    case CP_SKIPPED: return skipped(checkout->slice->cls, request->verdict);
     case CP_DRAINING: return draining();
     case CP_OVERLOADED: return overloaded(checkout);
     case CP_SHED:
@@ -378,7 +395,7 @@ int cp_checkout_validate(const struct cp_checkout *checkout, corepool_lease_t *l
         atomic_fetch_add_explicit(&lease->worker->slice->skips, 1, memory_order_relaxed);
     cp_lease_end(lease, checkout->self, skip ? COREPOOL_REASON_NONE : cp_verdict(verdict, COREPOOL_REASON_CHECKOUT));
     *lease = (corepool_lease_t){0}; /* also if the callback ended it itself */
-    return skip ? skipped(checkout) : COREPOOL_REMOVE;
+    return skip ? skipped(cls, verdict) : COREPOOL_REMOVE;
 }
 
 int cp_checkout_granted(struct cp_checkout *checkout, cp_slot *slot, uint64_t stamp, void *client,
@@ -501,7 +518,7 @@ static int wait_for_grant(struct cp_checkout *checkout, int64_t timeout_ms, core
     void *client = request->client;
     atomic_store(&request->life, CP_LIFE_FREE);
     return outcome == CP_GRANTED ? cp_checkout_granted(checkout, slot, stamp, client, lease)
-                                 : cp_checkout_refused(checkout, outcome);
+                                 : cp_checkout_refused(checkout, request);
 }
 
 /* --- public ------------------------------------------------------------------------------------------------------------------ */
@@ -548,7 +565,9 @@ static int enqueue(struct cp_checkout *checkout)
     const corepool_class_t *cls = cp_checkout_enqueuer(checkout);
     if (cp_likely(!cls))
         return COREPOOL_OK;
-    return take_request(checkout->self) ? cp_checkout_enqueue(checkout, cls) : cp_fail(COREPOOL_ENOMEM, "no memory to wait");
+    struct cp_request *request = take_request(checkout->self);
+    return request ? cp_checkout_enqueue(checkout, cls, request)
+                   : cp_fail(COREPOOL_ENOMEM, "no memory to wait");
 }
 
 /* Everything but the usual case. */
@@ -651,10 +670,7 @@ int corepool_checkout(corepool_pool_t pool, const corepool_checkout_options_t *o
 /* A try that finds nothing is no request, so enqueue runs once there is a worker. */
 static int enqueue_leased(struct cp_checkout *checkout, corepool_lease_t *lease)
 {
-    const corepool_class_t *cls = checkout->enqueued ? NULL : cp_checkout_enqueuer(checkout);
-    if (!cls)
-        return COREPOOL_OK;
-    int status = cp_checkout_enqueue(checkout, cls);
+    int status = checkout->enqueued ? COREPOOL_OK : enqueue(checkout);
     if (status != COREPOOL_OK) {
         cp_lease_end(lease, checkout->self, COREPOOL_REASON_NONE);
         *lease = (corepool_lease_t){0}; /* also if the callback ended it itself */

@@ -58,8 +58,9 @@ int cp_checkout_validate(const struct cp_checkout *checkout, corepool_lease_t *l
 /* The class, if it has an enqueue callback that runs on callers' threads, else NULL. */
 const corepool_class_t *cp_checkout_enqueuer(const struct cp_checkout *checkout);
 
-/* Runs it. OK, or ESKIPPED with detail. */
-int cp_checkout_enqueue(struct cp_checkout *checkout, const corepool_class_t *cls);
+/* Runs it. OK, or ESKIPPED with detail. request: one that is free, and carries a warning if there is one; out of reach of
+ * what the callback itself checks out, and free again afterwards or when the manager has been told. */
+int cp_checkout_enqueue(struct cp_checkout *checkout, const corepool_class_t *cls, struct cp_request *request);
 
 /* What the waiting checkout's request is about. */
 void cp_checkout_fill(const struct cp_checkout *checkout, struct cp_request *request);
@@ -72,7 +73,7 @@ int cp_checkout_granted(struct cp_checkout *checkout, cp_slot *slot, uint64_t st
 int cp_checkout_admit(const struct cp_checkout *checkout);
 
 /* The error of a request that the manager did not grant. */
-int cp_checkout_refused(const struct cp_checkout *checkout, enum cp_outcome outcome);
+int cp_checkout_refused(const struct cp_checkout *checkout, const struct cp_request *request);
 
 /* Ends a lease: back to use, or to be terminated for `reason` (as from cp_verdict) if that is not NONE. OK or ESTALE. */
 int cp_lease_end(corepool_lease_t *lease, struct cp_thread *self, uint32_t reason);

@@ -4,10 +4,20 @@
 #include "core/verdict.h"
 #include "shard/shard.h"
 
-static void skip(struct cp_slice *slice, struct cp_request *request)
+/* The request is held. */
+static void skip(struct cp_slice *slice, struct cp_request *request, int verdict)
 {
+    request->verdict = verdict;
     atomic_fetch_add_explicit(&slice->skips, 1, memory_order_relaxed);
+    if (verdict != COREPOOL_SKIP)
+        cp_slice_warn_of_enqueue(slice, verdict);
     cp_slice_answer(request, CP_SKIPPED);
+}
+
+static int run_enqueue(const struct cp_slice *slice, void *command, void **wrapped)
+{
+    CP_MARKED(slice->shard, slice, CP_CALLS_ENQUEUE);
+    return slice->cls->enqueue(slice->pool_state, command, wrapped);
 }
 
 bool cp_call_enqueue(struct cp_slice *slice, struct cp_request *request)
@@ -15,10 +25,9 @@ bool cp_call_enqueue(struct cp_slice *slice, struct cp_request *request)
     void *wrapped = request->command;
     if (!slice->config.serialised || !slice->cls->enqueue || !cp_request_hold(request))
         return true; /* given up: its notice finds it in the queue */
-    CP_MARKED(slice->shard, slice, CP_CALLS_ENQUEUE);
-    int verdict = slice->cls->enqueue(slice->pool_state, request->command, &wrapped);
+    int verdict = run_enqueue(slice, request->command, &wrapped);
     if (verdict != COREPOOL_OK) {
-        skip(slice, request);
+        skip(slice, request, verdict);
         return false;
     }
     request->command = wrapped;
@@ -64,7 +73,7 @@ bool cp_call_checkout(struct cp_slice *slice, cp_slot *slot, struct cp_request *
         return true;
     if (verdict == COREPOOL_SKIP) {
         cp_slice_adopt(slice, slot, COREPOOL_REASON_NONE);
-        skip(slice, request);
+        skip(slice, request, verdict);
         return false;
     }
     cp_slice_adopt(slice, slot, cp_verdict(verdict, COREPOOL_REASON_CHECKOUT));

@@ -339,6 +339,15 @@ void cp_slice_warn(const struct cp_slice *slice, const cp_slot *slot, int code, 
     cp_slice_tell(slice, &event);
 }
 
+void cp_slice_warn_of_enqueue(const struct cp_slice *slice, int verdict)
+{
+    cp_slice_tell(slice,
+                  &(corepool_event_t){.kind = COREPOOL_EVENT_WARNING,
+                                      .code = verdict,
+                                      .text = "enqueue returned a value that means nothing, which counts as "
+                                              "COREPOOL_SKIP"});
+}
+
 /* --- open and close -------------------------------------------------------------------------------------------------- */
 
 static void deliver_nudge(struct cp_message *message)

@@ -216,6 +216,13 @@ void cp_slice_await_hold(struct cp_request *request);
  * released. Thread: any. */
 void cp_slice_unused(struct cp_request *request);
 
+/* Tells the manager that enqueue returned `verdict`, which means nothing, on a caller's thread: a COREPOOL_EVENT_WARNING.
+ * The request carries it, and is released. epoch: the slice's, while it was the pool's. Thread: any. */
+void cp_slice_send_nonsense(struct cp_slice *slice, struct cp_request *request, uint64_t epoch, int verdict);
+
+/* That warning. */
+void cp_slice_warn_of_enqueue(const struct cp_slice *slice, int verdict);
+
 /* Tells the manager that a request was given up (its outcome was decided by the caller). Thread: the one that sent it. */
 void cp_slice_give_up(struct cp_request *request);
 

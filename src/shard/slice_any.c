@@ -130,6 +130,24 @@ void cp_slice_unused(struct cp_request *request)
         cp_request_release(request);
 }
 
+static void deliver_nonsense(struct cp_message *message)
+{
+    struct cp_request *request = cp_container(message, struct cp_request, posted);
+    if (atomic_load(&request->slice->epoch) == request->epoch)
+        cp_slice_warn_of_enqueue(request->slice, request->verdict);
+    cp_request_release(request);
+}
+
+void cp_slice_send_nonsense(struct cp_slice *slice, struct cp_request *request, uint64_t epoch, int verdict)
+{
+    request->slice = slice;
+    request->epoch = epoch;
+    request->verdict = verdict;
+    request->posted.deliver = deliver_nonsense;
+    if (!cp_shard_send(slice->shard, &request->posted))
+        cp_request_release(request);
+}
+
 /* --- the returned list -------------------------------------------------------------------------------------------------- */
 
 void cp_slice_nudge(struct cp_slice *slice)
