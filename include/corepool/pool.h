@@ -76,8 +76,8 @@ typedef struct corepool_pool_options {
     /* Leases. */
     int64_t lease_report_ms; /* a lease held for that long is a COREPOOL_EVENT_OVERDUE, and again each time that its
                               * age has doubled; default: never */
-    int64_t lease_limit_ms;  /* after so long its worker is not used again: terminated (reason TIMEOUT) when the lease
-                              * ends; default: never */
+    int64_t lease_limit_ms;  /* after so long its worker is not used again: terminated when the lease ends (reason
+                              * TIMEOUT, unless the client gives another); default: never */
     unsigned backtrace_every; /* every n'th checkout of a thread notes its backtrace, for reports; default: none */
     /* Told of what happens; see corepool/event.h. */
     corepool_event_cb on_event; /* default none */
