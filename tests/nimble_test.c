@@ -4,6 +4,8 @@
 #include <criterion/criterion.h>
 #include <limits.h>
 #include <poll.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "support/script.h"
 
@@ -44,16 +46,16 @@ static void take_and_die(void *pool)
 
 /* --- options --- */
 
-Test(nimble, n01_options_have_nimble_pools_defaults_and_are_refused_by_name)
+PROMISE(n01_options_have_nimble_pools_defaults_and_are_refused_by_name)
 {
     corepool_pool_t pool;
+    const corepool_pool_options_t options = {.flags = script_flags()};
     corepool_runtime_t *runtime = laws_start(NULL);
     cr_expect_eq(COREPOOL_SIZE_DEFAULT, 10);
-    cr_expect_eq(corepool_pool_open(runtime, NULL, NULL, 1, NULL, &pool), COREPOOL_EINVAL);
+    cr_expect_eq(corepool_pool_open(runtime, NULL, NULL, 1, &options, &pool), COREPOOL_EINVAL);
     laws_expect_detail("cls");
-    cr_expect_eq(corepool_pool_open(runtime, &laws_class, NULL, 0, NULL, &pool), COREPOOL_EINVAL);
+    cr_expect_eq(corepool_pool_open(runtime, &laws_class, NULL, 0, &options, &pool), COREPOOL_EINVAL);
     laws_expect_detail("size");
-    laws_end();
 }
 
 PROMISE(n01_an_idle_timeout_without_a_ping_is_a_warning)
@@ -116,13 +118,16 @@ static int open_stateless(const corepool_class_t *cls, int code, corepool_pool_t
 {
     static int argument;
     init_code = code;
-    return corepool_pool_open(laws_runtime(), cls, &argument, 1, NULL, pool);
+    return corepool_pool_open(laws_runtime(), cls, &argument, 1,
+                              &(corepool_pool_options_t){.flags = script_flags()}, pool);
 }
 
-Test(nimble, n03_init_pool_says_state_or_ignore_or_why_not)
+PROMISE(n03_init_pool_says_state_or_ignore_or_why_not)
 {
     corepool_pool_t pool;
-    const corepool_class_t cls = {.name = "stateless", .pool_init = init_pool_with_code, .init = note_state};
+    static const corepool_class_t cls = {
+        .name = "stateless", .pool_init = init_pool_with_code, .init = note_state};
+    seen_state = NULL;
     laws_start(NULL);
     cr_expect_eq(open_stateless(&cls, COREPOOL_IGNORE, &pool), COREPOOL_IGNORE);
     cr_expect_null(pool.impl);
@@ -133,7 +138,6 @@ Test(nimble, n03_init_pool_says_state_or_ignore_or_why_not)
     cr_expect_eq(open_stateless(&cls, COREPOOL_OK, &pool), COREPOOL_OK);
     laws_await_idle(pool, 1);
     cr_expect_not_null(seen_state, "the default state is the argument");
-    laws_end();
 }
 
 /* --- callbacks of workers --- */
@@ -180,11 +184,70 @@ PROMISE(n05_enqueue_may_skip_a_request_which_costs_no_worker_and_no_wait)
     corepool_lease_t held = laws_take(pool);
     cr_expect_eq(script_checkout(pool, &order, &lease), COREPOOL_ESKIPPED);
     cr_expect_null(lease.worker);
-    order.enqueue = 77;
-    cr_expect_eq(script_checkout(pool, &order, &lease), COREPOOL_ESKIPPED);
     cr_expect_eq(atomic_load(&script.checkouts), 1);
-    cr_expect_eq(laws_stats(pool).skips, 2);
+    cr_expect_eq(laws_stats(pool).skips, 1);
     cr_expect_eq(corepool_checkin(&held), COREPOOL_OK);
+    cr_expect_eq(awaited_idle(pool, 1).terminated, 0);
+    cr_expect_eq(atomic_load(&script.warnings), 0);
+}
+
+struct ask {
+    corepool_pool_t pool;
+    struct order *order;
+    struct outcome outcome;
+};
+
+static void ask_with_order(void *arg)
+{
+    struct ask *ask = arg;
+    const corepool_checkout_options_t options = {.command = ask->order};
+    cr_expect_eq(corepool_checkout_async(ask->pool, &options, outcome_note, &ask->outcome, NULL), COREPOOL_OK);
+}
+
+static void expect_told_of(int value, unsigned warnings)
+{
+    laws_await_count(&script.warnings, warnings);
+    cr_expect_eq(atomic_load(&script.warning_code), value);
+}
+
+PROMISE(n05_an_enqueue_that_returns_nonsense_skips_the_request_and_everybody_is_told_what_it_was)
+{
+    struct order order = {.enqueue = 77};
+    corepool_lease_t lease;
+    corepool_pool_t pool = script_open(&script_class, 1, NULL);
+    laws_await_idle(pool, 1);
+    cr_expect_eq(script_checkout(pool, &order, &lease), COREPOOL_ESKIPPED);
+    laws_expect_detail("enqueue of class scripted returned 77");
+    expect_told_of(77, 1);
+    order.enqueue = COREPOOL_REMOVE; /* which others may return */
+    corepool_lease_t held = laws_take(pool);
+    cr_expect_eq(script_checkout(pool, &order, &lease), COREPOOL_ESKIPPED);
+    expect_told_of(COREPOOL_REMOVE, 2);
+    struct ask ask = {.pool = pool, .order = &order};
+    order.enqueue = -78;
+    laws_on_shard(0, ask_with_order, &ask);
+    laws_await_count(&ask.outcome.called, 1);
+    cr_expect_eq(ask.outcome.status, COREPOOL_ESKIPPED);
+    cr_expect_not_null(strstr(ask.outcome.detail, "returned -78"), "%s", ask.outcome.detail);
+    expect_told_of(-78, 3);
+    cr_expect_eq(corepool_checkin(&held), COREPOOL_OK);
+    corepool_stats_t stats = awaited_idle(pool, 1);
+    cr_expect_eq(stats.skips, 3);
+    cr_expect_eq(stats.terminated, 0);
+    cr_expect_eq(atomic_load(&script.queued), 0, "nothing was made of the commands");
+}
+
+PROMISE(n05_a_try_whose_enqueue_returns_nonsense_is_skipped_too)
+{
+    struct order order = {.enqueue = 77};
+    corepool_lease_t lease;
+    const corepool_checkout_options_t options = {.command = &order};
+    corepool_pool_t pool = script_open(&script_class, 1, NULL);
+    laws_await_idle(pool, 1);
+    int status = corepool_checkout_try(pool, &options, &lease);
+    cr_expect_eq(status, script.serialised ? COREPOOL_ENOTSUP : COREPOOL_ESKIPPED);
+    cr_expect_null(lease.worker);
+    laws_await_count(&script.warnings, !script.serialised);
     cr_expect_eq(awaited_idle(pool, 1).terminated, 0);
 }
 
@@ -330,18 +393,16 @@ PROMISE(n08_a_class_without_update_says_so)
     cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
 }
 
-Test(nimble, n08_update_on_another_shard_would_deadlock_and_is_refused)
+PROMISE(n08_update_on_another_shard_would_deadlock_and_is_refused)
 {
-    struct laws_count count = {0};
-    laws_start(&(corepool_runtime_options_t){.synthetic = "pu:2"});
-    corepool_pool_t pool = laws_open(&laws_class, &count, 2, 0);
+    corepool_pool_t pool = script_open_on_two(&script_class, 2, NULL);
     laws_await_idle(pool, 2);
     corepool_lease_t lease = laws_take(corepool_pool_at(pool, 0));
     struct update update = {.lease = &lease};
     laws_on_shard(1, update_here, &update);
     cr_expect_eq(update.status, COREPOOL_EDEADLK);
+    cr_expect_eq(atomic_load(&script.updates), 0);
     cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
-    laws_end();
 }
 
 /* --- visits of idle workers --- */
@@ -410,6 +471,40 @@ PROMISE(n10_pings_begin_with_the_oldest_keep_the_order_and_do_not_make_workers_y
                    (struct visit_outcomes){{0}});
     expect_visits(0, 2, 0, 1);
     expect_visits(3, 2, 0, 1); /* the next period: nobody became younger by the first */
+}
+
+/* Uses the newest worker again and again until there were so many visits, and tells how long it was idle at
+ * most, in ms. */
+static int64_t keep_newest_young(corepool_pool_t pool, unsigned visits)
+{
+    int64_t longest = 0, used_at = laws_now_ms();
+    while (atomic_load(&script.visits) < visits) {
+        corepool_lease_t lease = laws_take(pool);
+        cr_assert_eq(corepool_checkin(&lease), COREPOOL_OK);
+        int64_t now = laws_now_ms();
+        longest = now - used_at > longest ? now - used_at : longest;
+        used_at = now;
+        poll(NULL, 0, IDLE_TIMEOUT_MS / 50);
+    }
+    return longest;
+}
+
+/* A test that was itself kept from running has not kept the worker young, and tries again. */
+PROMISE(n10_pings_stop_at_the_first_that_is_not_idle_for_long_enough)
+{
+    corepool_pool_t pool = open_with_idle(&(corepool_pool_options_t){.idle_timeout_ms = IDLE_TIMEOUT_MS},
+                                          (struct visit_outcomes){{0}});
+    unsigned from = 0;
+    for (unsigned tries = 0; tries < 20; tries++) {
+        int64_t idle = keep_newest_young(pool, from + 4);
+        if (idle < IDLE_TIMEOUT_MS / 2)
+            break;
+        from = atomic_load(&script.visits);
+        cr_assert_lt(from, SCRIPT_VISITS - 8, "this machine never let the test run");
+    }
+    for (unsigned i = from; i < from + 4; i++)
+        cr_expect_neq(script.visited[i], 1, "the young one was pinged");
+    cr_expect_neq(script.visited[from], script.visited[from + 1], "the old ones in turn");
 }
 
 PROMISE(n10_a_ping_may_remove_its_worker)
@@ -494,8 +589,8 @@ PROMISE(n11_a_request_that_is_cancelled_by_its_client_is_cancelled)
     cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
 }
 
-/* Ends with its request waiting on its own loop. */
-static void ask_and_die(void *arg)
+/* Detaches its loop with a request waiting there. */
+static void ask_and_detach(void *arg)
 {
     static struct outcome outcome;
     uv_loop_t loop;
@@ -510,13 +605,104 @@ static void ask_and_die(void *arg)
     cr_expect_eq(uv_loop_close(&loop), 0);
 }
 
-PROMISE(n11_a_request_whose_client_goes_is_cancelled)
+PROMISE(n11_a_request_whose_clients_loop_is_detached_is_cancelled)
 {
     corepool_pool_t pool = script_open(&script_class, 1, NULL);
     corepool_lease_t lease = laws_take(pool);
-    laws_in_thread(-1, ask_and_die, &pool);
+    laws_in_thread(-1, ask_and_detach, &pool);
     laws_await_count(&script.queued, 1);
     cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+}
+
+static bool has_grants(void *pool)
+{
+    return laws_stats(*(corepool_pool_t *)pool).grants == 2;
+}
+
+struct detacher {
+    corepool_pool_t pool;
+    corepool_lease_t *held;
+    struct outcome outcome;
+};
+
+/* Detaches its loop with a grant on its way there. */
+static void detach_before_grant(void *arg)
+{
+    struct detacher *detacher = arg;
+    uv_loop_t loop;
+    corepool_attachment_t *attachment;
+    cr_expect_eq(uv_loop_init(&loop), 0);
+    cr_expect_eq(corepool_loop_attach(laws_runtime(), &loop, &attachment), COREPOOL_OK);
+    cr_expect_eq(corepool_checkout_async(detacher->pool, NULL, outcome_note, &detacher->outcome, NULL),
+                 COREPOOL_OK);
+    laws_await_waiting(detacher->pool, 1);
+    cr_expect_eq(corepool_checkin(detacher->held), COREPOOL_OK);
+    cr_expect(laws_eventually(has_grants, &detacher->pool));
+    corepool_loop_detach(attachment);
+    uv_run(&loop, UV_RUN_DEFAULT);
+    cr_expect_eq(uv_loop_close(&loop), 0);
+}
+
+/* What enqueue made of it has then had its checkout on the shard (and has its checkin), or is cancelled. */
+PROMISE(n11_a_grant_that_finds_its_loop_detached_goes_back_and_its_command_has_one_end)
+{
+    struct detacher detacher = {.pool = script_open(&script_class, 1, NULL)};
+    corepool_lease_t lease;
+    cr_assert_eq(laws_checkout(detacher.pool, LAWS_PATIENCE_MS, &lease), COREPOOL_OK);
+    while (laws_stats(detacher.pool).grants == 0) { /* one that found it idle on the shelf is no grant */
+        struct caller waiter;
+        start_waiting(&waiter, detacher.pool, NULL, 1);
+        cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+        caller_expect(&waiter, COREPOOL_OK);
+        lease = laws_take(detacher.pool);
+    }
+    detacher.held = &lease;
+    laws_in_thread(-1, detach_before_grant, &detacher);
+    cr_expect_eq(atomic_load(&detacher.outcome.called), 1);
+    cr_expect_eq(detacher.outcome.status, COREPOOL_ECANCELED);
+    laws_await_count(&script.queued, !script.serialised);
+    cr_expect_eq(awaited_idle(detacher.pool, 1).opens, 1);
+}
+
+struct leaver {
+    corepool_pool_t pool;
+    struct outcome outcome;
+    uv_loop_t loop;
+};
+
+/* Ends with its request waiting on its own loop, which is of no use to anybody then. */
+static void ask_and_die(void *arg)
+{
+    struct leaver *leaver = arg;
+    corepool_attachment_t *attachment;
+    cr_expect_eq(uv_loop_init(&leaver->loop), 0);
+    cr_expect_eq(corepool_loop_attach(laws_runtime(), &leaver->loop, &attachment), COREPOOL_OK);
+    cr_expect_eq(corepool_checkout_async(leaver->pool, NULL, outcome_note, &leaver->outcome, NULL),
+                 COREPOOL_OK);
+}
+
+static void close_descriptors(const uv_loop_t *abandoned)
+{
+    close(uv_backend_fd(abandoned));
+    close(abandoned->signal_pipefd[0]);
+    close(abandoned->signal_pipefd[1]);
+    close(abandoned->async_io_watcher.fd);
+}
+
+/* A thread that is blocked in a checkout cannot end: that one's request ends first. */
+PROMISE(n11_a_request_whose_clients_thread_ends_is_cancelled)
+{
+    static struct leaver leavers[2]; /* so that what libuv allocated for each stays in reach */
+    struct leaver *leaver = &leavers[script.serialised];
+    leaver->pool = script_open(&script_class, 1, NULL);
+    corepool_lease_t lease = laws_take(leaver->pool);
+    laws_in_thread(-1, ask_and_die, leaver);
+    laws_await_count(&script.queued, 1);
+    laws_await_waiting(leaver->pool, 0);
+    cr_expect_eq(atomic_load(&leaver->outcome.called), 0, "nobody is left to be called");
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+    cr_expect_eq(awaited_idle(leaver->pool, 1).opens, 1);
+    close_descriptors(&leaver->loop);
 }
 
 PROMISE(n11_a_client_that_fails_or_ends_with_its_lease_is_told_of_before_its_worker_ends)
@@ -570,6 +756,36 @@ PROMISE(n12_terminate_is_told_why)
         cr_expect_eq(ended_because(reasons[i]), 1, "%s", corepool_reason_text(reasons[i]));
     cr_expect_eq(corepool_pool_close(pool, LAWS_PATIENCE_MS), COREPOOL_OK);
     cr_expect_eq(ended_because(COREPOOL_REASON_STOP), 1);
+}
+
+#define LIMIT_MS 8
+
+/* The look that reports the lease has found it beyond the limit, too. */
+static corepool_lease_t hold_too_long(corepool_pool_t pool, unsigned before)
+{
+    corepool_lease_t lease = laws_take(pool);
+    laws_await_count(&script.overdues, before + 1);
+    cr_expect_eq(atomic_load(&script.count.terminated), before, "it is in use");
+    return lease;
+}
+
+static void hold_too_long_and_die(void *pool)
+{
+    hold_too_long(*(corepool_pool_t *)pool, 1);
+}
+
+PROMISE(n12_a_worker_that_was_leased_for_too_long_ends_for_that_reason_also_if_its_clients_thread_ends)
+{
+    corepool_pool_t pool = script_open(
+        &script_class, 1, &(corepool_pool_options_t){.lease_report_ms = LIMIT_MS, .lease_limit_ms = LIMIT_MS});
+    corepool_lease_t lease = hold_too_long(pool, 0);
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+    laws_await_count(&script.count.reasons[COREPOOL_REASON_TIMEOUT], 1);
+    cr_expect_eq(atomic_load(&script.leased), 0);
+    laws_in_thread(-1, hold_too_long_and_die, &pool);
+    laws_await_count(&script.count.reasons[COREPOOL_REASON_TIMEOUT], 2);
+    cr_expect_eq(atomic_load(&script.leased), 1, "a client is gone all the same");
+    cr_expect_eq(awaited_idle(pool, 1).reclaimed, 1);
 }
 
 PROMISE(n12_a_terminate_that_fails_is_told_and_ignored)
@@ -689,6 +905,27 @@ PROMISE(n17_who_waits_when_the_pool_stops_is_told)
     cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
 }
 
+PROMISE(n17_who_waits_when_a_ping_stops_the_pool_is_told_its_reason)
+{
+    struct caller waiters[2];
+    corepool_pool_t pool =
+        script_open_on_two(&script_class, 2, &(corepool_pool_options_t){.idle_timeout_ms = 20});
+    corepool_pool_t there = corepool_pool_at(pool, 1);
+    corepool_lease_t lease = laws_take(there);
+    for (unsigned i = 0; i < 2; i++)
+        start_waiting(&waiters[i], there, NULL, i + 1);
+    cr_expect_eq(atomic_load(&script.queued), 0);
+    for (unsigned i = 0; i < 2; i++) /* whichever of them is idle on the other shard */
+        atomic_store(&script.visit_outcome[i], COREPOOL_STOP_BECAUSE(70));
+    for (unsigned i = 0; i < 2; i++) {
+        caller_expect(&waiters[i], COREPOOL_ECLOSED);
+        cr_expect_not_null(strstr(waiters[i].detail, "reason 70"), "%s", waiters[i].detail);
+    }
+    laws_await_count(&script.queued, 2);
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+    laws_await_count(&script.count.reasons[70], 2);
+}
+
 /* --- faults of the original --- */
 
 PROMISE(n18_a_request_that_had_to_wait_keeps_what_enqueue_made_of_its_command)
@@ -734,6 +971,38 @@ PROMISE(n20_a_lazy_pools_waiter_gets_a_worker_when_the_holder_dies)
     lease = laws_take(pool); /* waits for the capacity that comes back */
     laws_await_count(&script.count.reasons[COREPOOL_REASON_DOWN], 1);
     cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+}
+
+struct holder {
+    corepool_pool_t pool;
+    _Atomic unsigned holds, may_die;
+};
+
+static void *hold_until_told_and_die(void *arg)
+{
+    corepool_lease_t lease;
+    struct holder *holder = arg;
+    (void)laws_checkout(holder->pool, LAWS_PATIENCE_MS, &lease);
+    atomic_store(&holder->holds, 1);
+    laws_await_count(&holder->may_die, 1);
+    return NULL;
+}
+
+PROMISE(n20_who_waits_already_when_the_holder_dies_is_served_too)
+{
+    pthread_t thread;
+    struct caller waiter;
+    struct holder holder = {
+        .pool = script_open(&script_class, 1, &(corepool_pool_options_t){.flags = COREPOOL_POOL_LAZY})};
+    cr_assert_eq(pthread_create(&thread, NULL, hold_until_told_and_die, &holder), 0);
+    laws_await_count(&holder.holds, 1);
+    start_waiting(&waiter, holder.pool, NULL, 1);
+    cr_expect_eq(atomic_load(&script.count.opened), 1);
+    atomic_store(&holder.may_die, 1);
+    cr_assert_eq(pthread_join(thread, NULL), 0);
+    caller_expect(&waiter, COREPOOL_OK);
+    cr_expect_eq(ended_because(COREPOOL_REASON_DOWN), 1);
+    cr_expect_eq(awaited_idle(holder.pool, 1).opens, 2);
 }
 
 PROMISE(n21_a_stop_terminates_what_is_checked_out_when_it_comes_back)
@@ -792,6 +1061,110 @@ PROMISE(n23_a_timeout_that_races_its_grant_costs_no_worker)
     cr_assert_eq(pthread_join(holder, NULL), 0);
     cr_expect_eq(awaited_idle(impatient.pool, 1).opens, 1);
     laws_await_count(&script.queued, late);
+}
+
+/* A grant that is told to nobody until its client has it. */
+static struct late_grant {
+    _Atomic bool armed;
+    _Atomic unsigned held, returned;
+} late_grant;
+
+static void keep_from_telling(const corepool_event_t *event, void *arg)
+{
+    (void)arg;
+    if (event->kind != COREPOOL_EVENT_WAITED || !atomic_load(&late_grant.armed))
+        return;
+    atomic_store(&late_grant.held, 1);
+    for (unsigned ms = 0; ms < LAWS_PATIENCE_MS && !atomic_load(&late_grant.returned); ms++)
+        poll(NULL, 0, 1);
+}
+
+struct short_of_time {
+    corepool_pool_t pool;
+    int64_t timeout_ms;
+    int status, ended;
+};
+
+static void *wait_shortly(void *arg)
+{
+    struct short_of_time *client = arg;
+    corepool_lease_t lease;
+    client->status = laws_checkout(client->pool, client->timeout_ms, &lease);
+    atomic_store(&late_grant.returned, 1);
+    client->ended = client->status == COREPOOL_OK ? corepool_checkin(&lease) : COREPOOL_OK;
+    return NULL;
+}
+
+/* The manager has decided, and wakes nobody before the client returns: so it was its deadline that woke it, too
+ * late. */
+PROMISE(n23_a_client_whose_deadline_passes_after_its_grant_takes_the_grant)
+{
+    pthread_t thread;
+    corepool_pool_t pool =
+        script_open(&script_class, 1, &(corepool_pool_options_t){.on_event = keep_from_telling});
+    struct short_of_time client = {.pool = pool,
+                                   .timeout_ms = 500}; /* the test has come to its checkin by then */
+    late_grant = (struct late_grant){0};
+    corepool_lease_t lease = laws_take(pool);
+    cr_assert_eq(pthread_create(&thread, NULL, wait_shortly, &client), 0);
+    laws_await_waiting(pool, 1);
+    atomic_store(&late_grant.armed, true);
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+    cr_assert_eq(pthread_join(thread, NULL), 0);
+    cr_expect_eq(client.status, COREPOOL_OK);
+    cr_expect_eq(client.ended, COREPOOL_OK);
+    cr_expect_eq(atomic_load(&late_grant.held), 1);
+    atomic_store(&late_grant.armed, false);
+    corepool_stats_t stats = awaited_idle(pool, 1);
+    cr_expect_eq(stats.opens, 1);
+    cr_expect_eq(stats.timeouts, 0);
+}
+
+/* A request that has timed out, while the manager has not yet been told. */
+struct late_news {
+    corepool_pool_t pool;
+    corepool_lease_t lease;
+    _Atomic unsigned called;
+    int status, told;
+    uint64_t waiting_before, waiting_after;
+    unsigned queued;
+};
+
+/* The worker comes back, and info has the manager give it to who waits, at once. */
+static void bring_worker_back(int status, const corepool_lease_t *lease, void *arg)
+{
+    struct late_news *news = arg;
+    (void)lease;
+    news->status = status;
+    news->waiting_before = laws_stats(news->pool).waiting;
+    (void)corepool_checkin(&news->lease);
+    news->told = corepool_pool_info(corepool_pool_at(news->pool, 0), NULL);
+    news->waiting_after = laws_stats(news->pool).waiting;
+    news->queued = atomic_load(&script.queued);
+    atomic_store(&news->called, 1);
+}
+
+static void ask_with_late_news(void *arg)
+{
+    struct late_news *news = arg;
+    const corepool_checkout_options_t options = {.timeout_ms = LAWS_SHORT_MS};
+    cr_expect_eq(corepool_checkout_async(news->pool, &options, bring_worker_back, news, NULL), COREPOOL_OK);
+}
+
+PROMISE(n23_a_grant_that_finds_its_client_timed_out_costs_no_worker)
+{
+    struct late_news news = {.pool = script_open(&script_class, 1, NULL)};
+    news.lease = laws_take(news.pool);
+    laws_on_shard(0, ask_with_late_news, &news);
+    laws_await_count(&news.called, 1);
+    cr_expect_eq(news.status, COREPOOL_ETIMEDOUT);
+    cr_expect_eq(news.told, COREPOOL_OK);
+    cr_expect_eq(news.waiting_before, 1, "it is still in the queue");
+    cr_expect_eq(news.waiting_after, 0, "the manager came to it …");
+    cr_expect_eq(news.queued, 0, "… before it knew of the timeout");
+    laws_await_count(&script.queued, 1);
+    cr_expect_eq(awaited_idle(news.pool, 1).opens, 1);
+    cr_expect_eq(laws_stats(news.pool).timeouts, 1);
 }
 
 struct many {

@@ -96,6 +96,8 @@ static void *run_caller(void *arg)
     if (caller->status == COREPOOL_OK) {
         caller->place = caller->served ? atomic_fetch_add(caller->served, 1) : 0;
         caller->ended = corepool_checkin(&lease);
+    } else {
+        snprintf(caller->detail, sizeof caller->detail, "%s", corepool_error_detail());
     }
     return NULL;
 }

@@ -26,6 +26,7 @@ struct caller {
     _Atomic unsigned *served; /* shared by those whose order counts; may be NULL */
     unsigned place;           /* in that order */
     int status, ended;
+    char detail[256]; /* if it failed */
     pthread_t thread;
 };
 

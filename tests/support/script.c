@@ -134,9 +134,18 @@ static int terminate(corepool_worker_t *worker, void *pool_state, void *resource
     return outcome;
 }
 
+static void note_overdue(const corepool_lease_info_t *lease)
+{
+    if (script.overdue_checkout != lease->checkout)
+        atomic_fetch_add(&script.overdues, 1);
+    script.overdue_checkout = lease->checkout;
+}
+
 static void note_event(const corepool_event_t *event, void *arg)
 {
     (void)arg;
+    if (event->kind == COREPOOL_EVENT_OVERDUE)
+        note_overdue(event->lease);
     if (event->kind != COREPOOL_EVENT_WARNING)
         return;
     atomic_store(&script.warning_code, event->code);
@@ -162,15 +171,34 @@ static void make_classes(void)
     script_bare_class = laws_plain_class;
 }
 
-corepool_pool_t script_open(const corepool_class_t *cls, unsigned size, const corepool_pool_options_t *options)
+unsigned script_flags(void)
+{
+    return script.serialised ? COREPOOL_POOL_SERIALISED : 0;
+}
+
+static corepool_pool_options_t complete(const corepool_pool_options_t *options)
 {
     corepool_pool_options_t all = options ? *options : (corepool_pool_options_t){0};
-    all.flags |= script.serialised ? COREPOOL_POOL_SERIALISED : 0;
+    all.flags |= script_flags();
     all.backoff_min_ms = all.backoff_min_ms ? all.backoff_min_ms : 1;
     all.backoff_max_ms = all.backoff_max_ms ? all.backoff_max_ms : 5;
     if (!all.on_event)
         all.on_event = note_event;
+    return all;
+}
+
+corepool_pool_t script_open(const corepool_class_t *cls, unsigned size, const corepool_pool_options_t *options)
+{
+    corepool_pool_options_t all = complete(options);
     return laws_start_one_with(cls, &script.count, size, &all);
+}
+
+corepool_pool_t script_open_on_two(const corepool_class_t *cls, unsigned size,
+                                   const corepool_pool_options_t *options)
+{
+    corepool_pool_options_t all = complete(options);
+    laws_start(&(corepool_runtime_options_t){.synthetic = "pu:2"});
+    return laws_open_with(cls, &script.count, size, &all);
 }
 
 int script_checkout(corepool_pool_t pool, struct order *order, corepool_lease_t *lease)

@@ -50,6 +50,8 @@ struct script {
     _Atomic unsigned wrap_count;
     /* Events. */
     _Atomic unsigned warnings;
+    _Atomic unsigned overdues; /* leases reported, each once … */
+    uint64_t overdue_checkout; /* … the last of them; in a pool of one worker */
     _Atomic int warning_code;
 };
 
@@ -60,6 +62,14 @@ extern corepool_class_t script_class, script_unwrapped_class, script_bare_class;
 
 /* Starts the runtime and a pool of that class in the mode under test. options may be NULL. */
 corepool_pool_t script_open(const corepool_class_t *cls, unsigned size, const corepool_pool_options_t *options);
+
+/* The same on a runtime with two shards, which stand for no CPU of this machine: corepool_pool_at says where
+ * calls go. */
+corepool_pool_t script_open_on_two(const corepool_class_t *cls, unsigned size,
+                                   const corepool_pool_options_t *options);
+
+/* What the mode under test adds to a pool's flags. */
+unsigned script_flags(void);
 
 /* One checkout with that command (may be NULL) and a deadline that does not come. */
 int script_checkout(corepool_pool_t pool, struct order *order, corepool_lease_t *lease);
