@@ -297,6 +297,26 @@ Test(lease, one_that_is_out_for_long_is_reported_with_who_how_long_and_from_wher
     cr_expect_eq(atomic_load(&count.reasons[COREPOOL_REASON_STOP]), 2, "reports end no worker");
 }
 
+static bool has_age(void *pool)
+{
+    return info_of(*(corepool_pool_t *)pool).age_ms >= 0;
+}
+
+Test(lease, a_pool_that_does_not_time_its_leases_measures_none_in_the_place_of_one_that_did)
+{
+    struct laws_count timed = {0}, watched = {0};
+    corepool_pool_t pool = laws_start_one(&laws_class, &timed, 1, COREPOOL_POOL_TIME_LEASES);
+    corepool_lease_t lease = laws_take(pool);
+    corepool_checkin(&lease);
+    cr_assert_eq(corepool_pool_close(pool, LAWS_PATIENCE_MS), COREPOOL_OK);
+    pool = laws_open_with(&laws_class, &watched, 1, &(corepool_pool_options_t){.lease_report_ms = 8});
+    lease = laws_take(pool);
+    cr_assert(laws_eventually(has_age, &pool));
+    corepool_checkin_remove(&lease);
+    cr_expect_eq(laws_stats(pool).hold.count, 0);
+    laws_end();
+}
+
 Test(lease, after_its_limit_the_worker_is_ended_at_checkin_and_replaced)
 {
     struct laws_count count = {0};

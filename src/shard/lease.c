@@ -60,6 +60,8 @@ void cp_lease_count_hold(cp_slot *slot, uint64_t stamp)
     struct cp_histogram *holds = atomic_load_explicit(&slot->slice->holds, memory_order_acquire);
     if (cp_likely(!holds) || atomic_load_explicit(&slot->noted, memory_order_acquire) != stamp)
         return;
+    if (!slot->slice->config.timed) /* the block's last pool was, and the manager has noted when it saw the lease */
+        return;
     int64_t held = cp_now_ns() - atomic_load_explicit(&slot->noted_at, memory_order_relaxed);
     cp_histogram_add_shared(holds, (uint64_t)held / 1000);
 }
