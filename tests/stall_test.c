@@ -15,7 +15,9 @@ struct report {
     char pool[32], callback[64], event_text[64];
     int64_t ms;
     _Atomic int stopped, closed; /* what control calls came to on the watchdog's thread */
+    _Atomic int updated, detached, informed;
     corepool_pool_t victim;
+    corepool_lease_t lease;
 };
 
 static struct report report;
@@ -72,6 +74,28 @@ static int open_at_once(corepool_worker_t *worker, void *pool_state, void **reso
     return COREPOOL_OK;
 }
 
+static int note_message(corepool_worker_t *worker, void *pool_state, void *resource, void *message)
+{
+    (void)worker, (void)pool_state, (void)resource, (void)message;
+    return COREPOOL_OK;
+}
+
+/* What waits for a shard would wait for the one that stalls. */
+static void call_shards(unsigned shard, const char *pool, const char *callback, int64_t duration_ms, void *arg)
+{
+    struct report *noted = arg;
+    corepool_lease_t lease = noted->lease;
+    void *resource;
+    (void)shard, (void)pool, (void)callback, (void)duration_ms;
+    atomic_store(&noted->updated, corepool_update(&lease, NULL));
+    atomic_store(&noted->detached, corepool_detach(&lease, &resource));
+    atomic_store(&noted->informed, corepool_pool_info(noted->victim, NULL));
+    atomic_fetch_add(&noted->told, 1);
+}
+
+static const corepool_class_t told_class = {
+    .name = "told", .init = open_at_once, .update = note_message, .info = note_message};
+
 static const corepool_class_t slow_class = {.name = "slow", .init = open_at_once, .checkin = slow_checkin};
 
 Test(stall, a_class_s_callback_is_told_with_its_pool_and_again_when_it_has_doubled)
@@ -102,6 +126,21 @@ static void stall_posted(corepool_shard_t *shard, void *arg)
 {
     (void)shard, (void)arg;
     stall_until(1);
+}
+
+Test(stall, who_is_told_may_not_wait_for_a_shard)
+{
+    laws_start(&(corepool_runtime_options_t){.stall_ms = STALL_MS, .on_stall = call_shards, .arg = &report});
+    cr_assert_eq(corepool_pool_open(laws_runtime(), &told_class, NULL, 1, NULL, &report.victim), COREPOOL_OK);
+    report.lease = laws_take(report.victim);
+    for (unsigned i = 0; i < corepool_runtime_shards(laws_runtime()); i++)
+        cr_assert_eq(corepool_shard_post(laws_runtime(), i, stall_posted, NULL), COREPOOL_OK);
+    laws_await_count(&report.told, 1);
+    cr_expect_eq(atomic_load(&report.updated), COREPOOL_EDEADLK);
+    cr_expect_eq(atomic_load(&report.detached), COREPOOL_EDEADLK);
+    cr_expect_eq(atomic_load(&report.informed), COREPOOL_EDEADLK);
+    cr_expect_eq(corepool_checkin(&report.lease), COREPOOL_OK);
+    laws_end();
 }
 
 Test(stall, a_posted_function_is_told_without_a_pool)

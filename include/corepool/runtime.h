@@ -43,7 +43,8 @@ typedef void (*corepool_shard_cb)(corepool_shard_t *shard, void *arg);
 /* A callback keeps `shard` from its loop and has run for duration_ms by now (by up to an eighth of stall_ms longer).
  * callback: "init", "on_start", "a posted function"…; pool: its pool's name, or NULL. Once for each such callback, and again
  * each time that this has doubled; its pool's COREPOOL_EVENT_STALL comes just before. Callbacks of the program's own libuv handles are
- * not seen. Thread: the watchdog's. Must not block; calls for control threads are COREPOOL_EDEADLK. */
+ * not seen. Thread: the watchdog's. Must not block; calls that may wait for a shard are
+ * COREPOOL_EDEADLK. */
 typedef void (*corepool_stall_cb)(unsigned shard, const char *pool, const char *callback, int64_t duration_ms, void *arg);
 
 /* Zero means the default in every field. */

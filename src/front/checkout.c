@@ -582,7 +582,9 @@ __attribute__((noinline)) static int checkout_slowly(corepool_pool_t pool, const
     if (checkout.self->shard)
         return cp_fail(COREPOOL_EDEADLK, "a blocking checkout on a shard's thread would wait for itself: use "
                                          "corepool_checkout_async");
-    status = enqueue(&checkout);
+    status = cp_check_waits("corepool_checkout");
+    if (status == COREPOOL_OK)
+        status = enqueue(&checkout);
     if (status != COREPOOL_OK)
         return status;
     enum cp_shelf_outcome outcome = cp_checkout_take(&checkout, &slot);

@@ -447,7 +447,9 @@ static int call_detach(struct detach *detach)
         return detach_on_shard(shard, detach);
     if (corepool_shard_current())
         return cp_fail(COREPOOL_EDEADLK, "corepool_detach: called on another shard's thread than the worker's");
-    int status = cp_shard_call(shard, detach_on_shard, detach);
+    int status = cp_check_waits("corepool_detach");
+    if (status == COREPOOL_OK)
+        status = cp_shard_call(shard, detach_on_shard, detach);
     return status == COREPOOL_ECLOSED ? stale() : status; /* a shard that has stopped has no worker */
 }
 

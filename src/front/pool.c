@@ -652,6 +652,8 @@ static int call_noted(const struct slice_calls *calls, int (*fn)(struct cp_slice
 int cp_pool_call_slices(corepool_pool_t pool, int (*fn)(struct cp_slice *, void *), void *arg)
 {
     int status = cp_pool_check_handle(pool);
+    if (status == COREPOOL_OK)
+        status = cp_check_waits("corepool_pool_info");
     if (status != COREPOOL_OK)
         return status;
     struct slice_calls calls = {.call = calloc(pool.impl->runtime->shards, sizeof *calls.call)};

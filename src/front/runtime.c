@@ -44,12 +44,19 @@ static void leave_registry(struct corepool_runtime *runtime)
     cp_thread_count_runtimes(-1);
 }
 
+int cp_check_waits(const char *what)
+{
+    if (cp_is_watchdog())
+        return cp_fail(COREPOOL_EDEADLK, "%s: called while a stall is told of, which it would wait for", what);
+    return COREPOOL_OK;
+}
+
 int cp_check_control(const char *what)
 {
     if (cp_thread_is_forked())
         return cp_fail(COREPOOL_EFORKED, "%s: the runtime belongs to the parent process", what);
-    if (cp_is_watchdog())
-        return cp_fail(COREPOOL_EDEADLK, "%s: called while a stall is told of, which it would wait for", what);
+    if (cp_check_waits(what) != COREPOOL_OK)
+        return COREPOOL_EDEADLK;
     if (corepool_shard_current())
         return cp_fail(COREPOOL_EDEADLK, "%s: called on a shard's thread, which it would wait for", what);
     return COREPOOL_OK;

@@ -136,6 +136,9 @@ int cp_pool_call_slices(corepool_pool_t pool, int (*fn)(struct cp_slice *, void 
 /* Puts the first leases that are out into words, for an error's detail; under the runtime's lock. */
 void cp_pool_describe_leases(struct corepool_pool_impl *impl, char *text, size_t bytes);
 
+/* EDEADLK on the watchdog's thread, for calls that wait for a shard; else OK. Thread: any. */
+int cp_check_waits(const char *what);
+
 /* EDEADLK on a shard, EFORKED in a forked child, else OK. Thread: any. */
 int cp_check_control(const char *what);
 

@@ -49,6 +49,8 @@ int corepool_update(const corepool_lease_t *lease, void *message)
         return update_on_shard(shard, &update);
     if (corepool_shard_current())
         return cp_fail(COREPOOL_EDEADLK, "corepool_update: called on another shard's thread than the worker's");
-    int status = cp_shard_call(shard, update_on_shard, &update);
+    int status = cp_check_waits("corepool_update");
+    if (status == COREPOOL_OK)
+        status = cp_shard_call(shard, update_on_shard, &update);
     return status == COREPOOL_ECLOSED ? stale() : status; /* a shard that has stopped has no worker */
 }
