@@ -275,6 +275,21 @@ Test(core_warm, a_lazy_core_opens_so_many_once)
     expect_nothing();
 }
 
+Test(core_warm, a_smaller_quota_that_is_open_already_is_not_kept_open)
+{
+    start((struct cp_core_options){.quota = 2, .lazy = true});
+    cp_core_warm(&core, 2);
+    cp_slot *first = expect(CP_DO_OPEN).slot;
+    cp_core_open_failed(&core, expect(CP_DO_OPEN).slot, now);
+    cp_core_opened(&core, first);
+    expect(CP_DO_SHELVE);
+    cp_core_resize(&core, 1);
+    cp_core_doom(&core, first, COREPOOL_REASON_FAILED);
+    expect_end((unsigned)(first - slots), COREPOOL_REASON_FAILED);
+    now += 1000 * MS;
+    expect_nothing();
+}
+
 Test(core_detach, the_slot_is_vacant_once_its_class_has_forgotten)
 {
     start_shelved(1, (struct cp_core_options){0});

@@ -294,6 +294,8 @@ uint32_t cp_core_resize(struct cp_core *core, uint32_t target)
 {
     core->target = target;
     core->warming = core->warming < target ? core->warming : target;
+    if (core->warming <= GET(core->live)) /* that is reached now, and not to be kept */
+        core->warming = 0;
     while (core->spare && GET(core->quota) < target) {
         cp_slot *slot = first_slot(&core->spare_slots);
         cp_list_unlink(&slot->link);
