@@ -564,33 +564,26 @@ Test(keyed, a_stop_closes_what_a_set_has_open_and_a_stopped_runtime_opens_none)
 
 /* --- many --- */
 
-/* CPU time, which a busy machine does not lengthen much; the least of two. */
-static double cpu_seconds_of(unsigned pools)
+/* What they cost, and that it grows with their number only, is bench/many's. */
+Test(keyed, ten_thousand_keys_have_ten_thousand_pools_and_each_its_own)
 {
+    enum { KEYS_OF_ALL = 10000 };
+    static corepool_pool_t pools[KEYS_OF_ALL];
     static struct laws_count count;
-    double least = 1e9;
-    for (unsigned round = 0; round < 2; round++) {
-        corepool_keyed_t keyed = open_set((corepool_keyed_options_t){
-            .cls = &laws_plain_class, .context = &count, .size = 1, .max_pools = 8000});
-        struct timespec begin, end;
-        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &begin);
-        for (unsigned i = 0; i < pools; i++) {
-            corepool_pool_t pool;
-            cr_assert_eq(corepool_keyed_get(keyed, &i, sizeof i, &pool), COREPOOL_OK, "%s", corepool_error_detail());
-        }
-        cr_assert_eq(corepool_keyed_close(keyed, LAWS_PATIENCE_MS), COREPOOL_OK, "%s", corepool_error_detail());
-        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &end);
-        double seconds = (double)(end.tv_sec - begin.tv_sec) + (double)(end.tv_nsec - begin.tv_nsec) / 1e9;
-        least = seconds < least ? seconds : least;
-    }
-    return least;
-}
-
-Test(keyed, eight_times_the_pools_take_about_eight_times_as_long_to_open_and_close)
-{
+    corepool_pool_t pool;
     laws_start(NULL);
-    double few = cpu_seconds_of(1000), many = cpu_seconds_of(8000);
-    cr_expect_lt(many, 24 * few, "1,000 pools: %.3f s, 8,000 pools: %.3f s; quadratic would be 64 times", few, many);
+    corepool_keyed_t keyed = open_set((corepool_keyed_options_t){.cls = &laws_plain_class,
+                                                                  .context = &count,
+                                                                  .size = corepool_runtime_shards(laws_runtime()),
+                                                                  .max_pools = KEYS_OF_ALL});
+    for (unsigned i = 0; i < KEYS_OF_ALL; i++)
+        cr_assert_eq(corepool_keyed_get(keyed, &i, sizeof i, &pools[i]), COREPOOL_OK, "%s", corepool_error_detail());
+    for (unsigned i = 0; i < KEYS_OF_ALL; i++) {
+        cr_assert_eq(corepool_keyed_get(keyed, &i, sizeof i, &pool), COREPOOL_OK, "%s", corepool_error_detail());
+        cr_assert(is_same(pool, pools[i]), "key %u has another pool by now", i);
+        cr_assert(i == 0 || !is_same(pool, pools[i - 1]), "key %u has its neighbour's pool", i);
+    }
+    cr_expect_eq(stats_of(keyed).pools, KEYS_OF_ALL);
     laws_end();
 }
 

@@ -177,7 +177,7 @@ static bool probe_target(demo_t *demo, corepool_pool_t pool)
 {
     const corepool_http_request_t request = {
         .path = demo->target.path,
-        .pool_timeout_ms = 1,
+        .pool_timeout_ms = REFUSED_TIMEOUT_MS,
         .receive_timeout_ms = OPEN_TIMEOUT_MS,
     };
     corepool_http_response_t *response;
