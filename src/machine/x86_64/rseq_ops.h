@@ -168,73 +168,52 @@ aborted:
     return cp_rseq_aborted();
 }
 
-static inline enum cp_shelf_outcome cp_rseq_give(struct cp_shelf *shelf, struct cp_item *item, uint64_t expected,
-                                                 uint64_t shelved, uint32_t stop)
-{
-    __asm__ goto(CP_RSEQ_BEGIN CP_RSEQ_CHECK
-                 "cmpq %[expected], %c[stamp](%[item])\n\t"
-                 "jne %l[stale]\n\t" CP_STEP(3)
-                 "cmpl $0, %c[doomed](%[item])\n\t"
-                 "jne %l[doomed_now]\n\t"
-                 "movl %c[head](%[shelf]), %%eax\n\t"
-                 "movl %%eax, %%ecx\n\t"
-                 "andl %c[mask](%[shelf]), %%ecx\n\t"
-                 "movq %c[ring](%[shelf]), %%rdx\n\t"
-                 "movq %[item], (%%rdx,%%rcx,8)\n\t" CP_STEP(4)
-                 "movq %[shelved], %c[stamp](%[item])\n\t" CP_STEP(5)
-                 "incl %%eax\n\t"
-                 "movl %%eax, %c[head](%[shelf])\n\t" CP_RSEQ_END
-                 :
-                 : CP_RSEQ_FIELDS, [item] "r"(item), [expected] "r"(expected), [shelved] "r"(shelved),
-                   [stamp] "i"(offsetof(struct cp_item, stamp)), [doomed] "i"(offsetof(struct cp_item, doomed))
-                 : "memory", "cc", "rax", "rcx", "rdx" CP_STEP_CLOBBER
-                 : aborted, elsewhere, flagged, stale, doomed_now);
-    return CP_SHELF_DONE;
-stale:
-    return CP_SHELF_STALE;
-doomed_now:
-    return CP_SHELF_DOOMED;
-elsewhere:
-    return CP_SHELF_ELSEWHERE;
-flagged:
-    return cp_rseq_flagged(shelf, stop);
-aborted:
-    return cp_rseq_aborted();
-}
+/* The two gives. `place`: loads the number of the place in the ring into eax; `commit`: moves that end of the shelf over
+ * it. */
+#define CP_RSEQ_DEFINE_GIVE(name, place, commit)                                                                \
+    static inline enum cp_shelf_outcome name(struct cp_shelf *shelf, struct cp_item *item, uint64_t expected,   \
+                                             uint64_t shelved, uint32_t stop)                                   \
+    {                                                                                                           \
+        __asm__ goto(CP_RSEQ_BEGIN CP_RSEQ_CHECK                                                                \
+                     "cmpq %[expected], %c[stamp](%[item])\n\t"                                                 \
+                     "jne %l[stale]\n\t" CP_STEP(3)                                                             \
+                     "cmpl $0, %c[doomed](%[item])\n\t"                                                         \
+                     "jne %l[doomed_now]\n\t"                                                                   \
+                     place                                                                                      \
+                     "movl %%eax, %%ecx\n\t"                                                                    \
+                     "andl %c[mask](%[shelf]), %%ecx\n\t"                                                       \
+                     "movq %c[ring](%[shelf]), %%rdx\n\t"                                                       \
+                     "movq %[item], (%%rdx,%%rcx,8)\n\t" CP_STEP(4)                                             \
+                     "movq %[shelved], %c[stamp](%[item])\n\t" CP_STEP(5)                                       \
+                     commit CP_RSEQ_END                                                                         \
+                     :                                                                                          \
+                     : CP_RSEQ_FIELDS, [item] "r"(item), [expected] "r"(expected), [shelved] "r"(shelved),      \
+                       [stamp] "i"(offsetof(struct cp_item, stamp)),                                            \
+                       [doomed] "i"(offsetof(struct cp_item, doomed))                                           \
+                     : "memory", "cc", "rax", "rcx", "rdx" CP_STEP_CLOBBER                                      \
+                     : aborted, elsewhere, flagged, stale, doomed_now);                                         \
+        return CP_SHELF_DONE;                                                                                   \
+    stale:                                                                                                      \
+        return CP_SHELF_STALE;                                                                                  \
+    doomed_now:                                                                                                 \
+        return CP_SHELF_DOOMED;                                                                                 \
+    elsewhere:                                                                                                  \
+        return CP_SHELF_ELSEWHERE;                                                                              \
+    flagged:                                                                                                    \
+        return cp_rseq_flagged(shelf, stop);                                                                    \
+    aborted:                                                                                                    \
+        return cp_rseq_aborted();                                                                               \
+    }
 
-static inline enum cp_shelf_outcome cp_rseq_give_oldest(struct cp_shelf *shelf, struct cp_item *item,
-                                                        uint64_t expected, uint64_t shelved, uint32_t stop)
-{
-    __asm__ goto(CP_RSEQ_BEGIN CP_RSEQ_CHECK
-                 "cmpq %[expected], %c[stamp](%[item])\n\t"
-                 "jne %l[stale]\n\t" CP_STEP(3)
-                 "cmpl $0, %c[doomed](%[item])\n\t"
-                 "jne %l[doomed_now]\n\t"
-                 "movl %c[tail](%[shelf]), %%eax\n\t"
-                 "decl %%eax\n\t"
-                 "movl %%eax, %%ecx\n\t"
-                 "andl %c[mask](%[shelf]), %%ecx\n\t"
-                 "movq %c[ring](%[shelf]), %%rdx\n\t"
-                 "movq %[item], (%%rdx,%%rcx,8)\n\t" CP_STEP(4)
-                 "movq %[shelved], %c[stamp](%[item])\n\t" CP_STEP(5)
-                 "movl %%eax, %c[tail](%[shelf])\n\t" CP_RSEQ_END
-                 :
-                 : CP_RSEQ_FIELDS, [item] "r"(item), [expected] "r"(expected), [shelved] "r"(shelved),
-                   [stamp] "i"(offsetof(struct cp_item, stamp)), [doomed] "i"(offsetof(struct cp_item, doomed))
-                 : "memory", "cc", "rax", "rcx", "rdx" CP_STEP_CLOBBER
-                 : aborted, elsewhere, flagged, stale, doomed_now);
-    return CP_SHELF_DONE;
-stale:
-    return CP_SHELF_STALE;
-doomed_now:
-    return CP_SHELF_DOOMED;
-elsewhere:
-    return CP_SHELF_ELSEWHERE;
-flagged:
-    return cp_rseq_flagged(shelf, stop);
-aborted:
-    return cp_rseq_aborted();
-}
+CP_RSEQ_DEFINE_GIVE(cp_rseq_give,
+                    "movl %c[head](%[shelf]), %%eax\n\t",
+                    "incl %%eax\n\t"
+                    "movl %%eax, %c[head](%[shelf])\n\t")
+
+CP_RSEQ_DEFINE_GIVE(cp_rseq_give_oldest,
+                    "movl %c[tail](%[shelf]), %%eax\n\t"
+                    "decl %%eax\n\t",
+                    "movl %%eax, %c[tail](%[shelf])\n\t")
 
 static inline enum cp_shelf_outcome cp_rseq_await(struct cp_shelf *shelf)
 {
