@@ -92,7 +92,7 @@ Test(http_async, a_chain_of_requests_uses_one_connection)
         cr_assert_eq(run.good, 1000, "%s", run.detail);
         cr_assert_str_eq(run.body, NGINX_FILE);
     }
-    cr_assert_eq(stats_of(pool).opens, corepool_runtime_shards(fixture.runtime));
+    cr_assert_eq(laws_stats(pool).opens, corepool_runtime_shards(fixture.runtime));
     fixture_end(&fixture);
     nginx_end(&nginx);
 }
@@ -129,7 +129,7 @@ Test(http_async, any_shard_may_use_connections_that_threads_use_too)
         cr_assert_eq(corepool_http_get(pool, "/chunked", &response), COREPOOL_OK);
         corepool_http_response_free(response);
     }
-    cr_assert_eq(stats_of(pool).opens, 1);
+    cr_assert_eq(laws_stats(pool).opens, 1);
     fixture_end(&fixture);
     nginx_end(&nginx);
 }
@@ -192,9 +192,9 @@ Test(http_async, the_receive_timeout_ends_a_request_and_its_connection)
                       .request = {.path = "/", .receive_timeout_ms = 60},
                       .total = 2,
                       .width = 1};
-    int64_t start = now_ms();
+    int64_t start = laws_now_ms();
     go(&fixture, 0, &run);
-    cr_assert_geq(now_ms() - start, 120);
+    cr_assert_geq(laws_now_ms() - start, 120);
     cr_assert_eq(run.status, COREPOOL_ETIMEDOUT);
     cr_assert(strstr(run.detail, "no byte of a reply came"), "%s", run.detail);
     cr_assert(eventually_terminated(run.pool, 2));
@@ -231,7 +231,7 @@ Test(http_async, a_get_on_a_stale_connection_is_sent_once_more)
     struct run run = {.pool = pool, .request.path = "/", .total = 4, .width = 1};
     go(&fixture, 0, &run);
     cr_assert_eq(run.good, 4, "%s", run.detail);
-    cr_assert_eq(stats_of(pool).opens, 2);
+    cr_assert_eq(laws_stats(pool).opens, 2);
     fixture_end(&fixture);
     peer_stop(&peer);
 }
@@ -281,12 +281,12 @@ static void hesitate(struct peer *peer, int fd, unsigned turn)
 
 static int64_t ask(struct fixture *fixture, struct run *run, const char *path, int64_t receive_timeout_ms)
 {
-    int64_t start = now_ms();
+    int64_t start = laws_now_ms();
     run->request = (corepool_http_request_t){.path = path, .receive_timeout_ms = receive_timeout_ms};
     run->started = run->ended = 0;
     run->total = run->width = 1;
     go(fixture, 0, run);
-    return now_ms() - start;
+    return laws_now_ms() - start;
 }
 
 Test(http_async, each_request_on_a_connection_has_its_own_deadline)
@@ -311,10 +311,10 @@ Test(http_async, each_request_on_a_connection_has_its_own_deadline)
         cr_assert_eq(run.status, COREPOOL_OK, "case %u: %s", i, run.detail);
         int64_t took = ask(&fixture, &run, cases[i].path, cases[i].second_ms);
         cr_assert_eq(run.status, cases[i].status, "case %u: %s", i, run.detail);
-        cr_assert(run.status == COREPOOL_OK || (took >= cases[i].second_ms && took < PATIENCE_MS), "case %u: %lld ms", i,
+        cr_assert(run.status == COREPOOL_OK || (took >= cases[i].second_ms && took < LAWS_PATIENCE_MS), "case %u: %lld ms", i,
                   (long long)took);
-        cr_assert_eq(stats_of(run.pool).opens, 1);
-        cr_assert_eq(corepool_pool_close(run.pool, PATIENCE_MS), COREPOOL_OK);
+        cr_assert_eq(laws_stats(run.pool).opens, 1);
+        cr_assert_eq(corepool_pool_close(run.pool, LAWS_PATIENCE_MS), COREPOOL_OK);
     }
     fixture_end(&fixture);
     peer_stop(&peer);

@@ -81,7 +81,7 @@ static void end(void)
 
 static void enter(int fd)
 {
-    struct timeval patience = {.tv_sec = PATIENCE_MS / 1000};
+    struct timeval patience = {.tv_sec = LAWS_PATIENCE_MS / 1000};
     cr_assert_eq(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience), 0);
     cr_assert_eq(connect(fd, (const struct sockaddr *)&address, sizeof address), 0);
 }
@@ -141,11 +141,11 @@ Test(http_listener, single_bytes_do_not_renew_a_requests_deadline)
     limits.request_ms = 40;
     start(serve);
     int fd = connected();
-    int64_t until = now_ms() + PATIENCE_MS;
+    int64_t until = laws_now_ms() + LAWS_PATIENCE_MS;
     say(fd, "GET / HTTP/1.1\r\nA: ");
-    while (send(fd, "b", 1, MSG_NOSIGNAL) == 1 && now_ms() < until)
+    while (send(fd, "b", 1, MSG_NOSIGNAL) == 1 && laws_now_ms() < until)
         poll(NULL, 0, 5);
-    cr_expect_lt(now_ms(), until);
+    cr_expect_lt(laws_now_ms(), until);
     close(fd);
     end();
 }

@@ -48,7 +48,7 @@ static int get(struct site *site, int64_t receive_timeout_ms, corepool_http_resp
 static void check_get(struct site *site, const char *body)
 {
     corepool_http_response_t *response;
-    cr_assert_eq(get(site, PATIENCE_MS, &response), COREPOOL_OK, "%s", corepool_error_detail());
+    cr_assert_eq(get(site, LAWS_PATIENCE_MS, &response), COREPOOL_OK, "%s", corepool_error_detail());
     cr_assert_str_eq(response->body, body);
     corepool_http_response_free(response);
 }
@@ -133,7 +133,7 @@ Test(http_peer, each_reply_is_taken_or_refused_as_the_protocol_says)
     for (unsigned turn = 0; turn < 2 * REPLIES; turn++) {
         const struct reply *expected = &replies[turn % REPLIES];
         corepool_http_response_t *response;
-        int code = get(&site, PATIENCE_MS, &response);
+        int code = get(&site, LAWS_PATIENCE_MS, &response);
         cr_assert_eq(code, expected->code, "turn %u: %s: %s\n%s", turn, corepool_error_name(code),
                      corepool_error_detail(), expected->text);
         if (code == COREPOOL_OK) {
@@ -165,10 +165,10 @@ Test(http_peer, a_connection_is_kept_only_when_both_sides_are_in_step)
         if (replies[i].code == COREPOOL_EPEER || strstr(text, "until close"))
             continue; /* would have to be ended by a close */
         open_site(&site, reply_and_wait, &text);
-        cr_assert_eq(get(&site, PATIENCE_MS, &response), replies[i].code);
+        cr_assert_eq(get(&site, LAWS_PATIENCE_MS, &response), replies[i].code);
         corepool_http_response_free(response);
         if (replies[i].reused)
-            cr_assert_eq(stats_of(site.pool).idle, 1, "%s", text);
+            cr_assert_eq(laws_stats(site.pool).idle, 1, "%s", text);
         else
             cr_assert(eventually_terminated(site.pool, 1), "%s", text);
         close_site(&site);
@@ -197,7 +197,7 @@ Test(http_peer, a_reply_without_end_stops_at_its_limit)
     corepool_http_response_t *response;
     open_site(&site, say_for_ever, NULL);
     for (int i = 0; i < 4; i++) {
-        cr_assert_eq(get(&site, PATIENCE_MS, &response), COREPOOL_ELIMIT, "%d: %s", i, corepool_error_detail());
+        cr_assert_eq(get(&site, LAWS_PATIENCE_MS, &response), COREPOOL_ELIMIT, "%d: %s", i, corepool_error_detail());
         cr_assert(strstr(corepool_error_detail(), limits[i]));
     }
     close_site(&site);
@@ -224,10 +224,10 @@ static void check_receive_timeout(peer_script script, const char *phase)
     struct site site;
     corepool_http_response_t *response;
     open_site(&site, script, NULL);
-    int64_t start = now_ms();
+    int64_t start = laws_now_ms();
     cr_assert_eq(get(&site, 150, &response), COREPOOL_ETIMEDOUT);
-    cr_assert_geq(now_ms() - start, 150);
-    cr_assert_lt(now_ms() - start, 2000, "bytes do not renew it");
+    cr_assert_geq(laws_now_ms() - start, 150);
+    cr_assert_lt(laws_now_ms() - start, 2000, "bytes do not renew it");
     cr_assert(strstr(corepool_error_detail(), phase), "%s", corepool_error_detail());
     close_site(&site);
 }
@@ -280,7 +280,7 @@ static void check_gone_bad(const char *how, bool evicted_unasked)
         cr_assert(eventually_terminated(site.pool, 1));
     for (int more = 0; more < 3; more++)
         check_get(&site, "ok");
-    cr_assert_eq(stats_of(site.pool).opens, 2);
+    cr_assert_eq(laws_stats(site.pool).opens, 2);
     close_site(&site);
 }
 
@@ -300,7 +300,7 @@ Test(http_peer, a_get_on_a_stale_connection_is_sent_once_more_and_a_post_is_not)
     open_site(&site, go_bad, "stale");
     check_get(&site, "ok");
     check_get(&site, "ok");
-    cr_assert_eq(stats_of(site.pool).opens, 2);
+    cr_assert_eq(laws_stats(site.pool).opens, 2);
     close_site(&site);
     open_site(&site, go_bad, "stale");
     check_get(&site, "ok");
@@ -322,7 +322,7 @@ Test(http_peer, a_reset_in_the_middle_is_the_peers_failure)
     struct site site;
     corepool_http_response_t *response;
     open_site(&site, reset_in_reply, NULL);
-    cr_assert_eq(get(&site, PATIENCE_MS, &response), COREPOOL_EPEER);
+    cr_assert_eq(get(&site, LAWS_PATIENCE_MS, &response), COREPOOL_EPEER);
     close_site(&site);
 }
 

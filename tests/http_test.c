@@ -97,7 +97,7 @@ Test(http, every_framing_leaves_the_connection_in_step)
     cr_assert_str_eq(corepool_http_response_header(chunked, "Transfer-Encoding"), "chunked",
                      "or it tests nothing");
     corepool_http_response_free(chunked);
-    cr_assert_eq(stats_of(site.pool).opens, 1, "one connection served them all");
+    cr_assert_eq(laws_stats(site.pool).opens, 1, "one connection served them all");
     close_site(&site);
 }
 
@@ -114,7 +114,7 @@ Test(http, a_not_modified_reply_has_no_body)
     corepool_http_response_free(first);
     corepool_http_response_free(second);
     check_get(site.pool, "/file", 200, NGINX_FILE);
-    cr_assert_eq(stats_of(site.pool).opens, 1);
+    cr_assert_eq(laws_stats(site.pool).opens, 1);
     close_site(&site);
 }
 
@@ -169,7 +169,7 @@ Test(http, a_server_that_closes_after_its_reply_is_served_by_new_connections)
         check_get(site.pool, "/last", 200, "last");
     for (int i = 0; i < 10; i++)
         check_get(site.pool, "/three", 200, "three");
-    corepool_stats_t stats = stats_of(site.pool);
+    corepool_stats_t stats = laws_stats(site.pool);
     cr_assert_eq(stats.timeouts, 0);
     cr_assert_geq(stats.terminated, 12);
     close_site(&site);
@@ -190,7 +190,7 @@ Test(http, a_server_that_is_down_at_start_is_served_once_it_is_up)
     struct site site;
     char why[64];
     open_site(&site, 1);
-    cr_assert_eq(corepool_pool_close(site.pool, PATIENCE_MS), COREPOOL_OK);
+    cr_assert_eq(corepool_pool_close(site.pool, LAWS_PATIENCE_MS), COREPOOL_OK);
     nginx_kill(&site.nginx);
     open_pool(&site, 2);
 
@@ -201,9 +201,9 @@ Test(http, a_server_that_is_down_at_start_is_served_once_it_is_up)
     cr_assert(strstr(corepool_error_detail(), why), "\"%s\" lacks \"%s\"", corepool_error_detail(), why);
 
     nginx_restart(&site.nginx);
-    int64_t start = now_ms();
+    int64_t start = laws_now_ms();
     check_get(site.pool, "/file", 200, NGINX_FILE);
-    cr_assert_lt(now_ms() - start, 1000, "a back-off step is at most 100 ms");
+    cr_assert_lt(laws_now_ms() - start, 1000, "a back-off step is at most 100 ms");
     close_site(&site);
 }
 
@@ -213,7 +213,7 @@ Test(http, when_the_server_is_killed_no_client_gets_a_dead_connection)
     open_site(&site, 4);
     cr_assert(eventually_idle(site.pool, 4));
     for (int round = 0; round < 3; round++) {
-        uint64_t before = stats_of(site.pool).terminated;
+        uint64_t before = laws_stats(site.pool).terminated;
         nginx_kill(&site.nginx);
         cr_assert(eventually_terminated(site.pool, before + 4), "all are evicted without being asked for");
         cr_assert(eventually_idle(site.pool, 0));
@@ -292,7 +292,7 @@ Test(http, wrong_requests_are_refused_by_name_and_cost_no_connection)
         cr_assert(strstr(corepool_error_detail(), cases[i].field), "case %zu: %s", i, corepool_error_detail());
         cr_assert_null(response);
     }
-    cr_assert_eq(stats_of(site.pool).checkouts, 0);
+    cr_assert_eq(laws_stats(site.pool).checkouts, 0);
     cr_assert_eq(corepool_http_get(site.pool, "/file", NULL), COREPOOL_EINVAL);
     corepool_http_response_free(NULL);
 

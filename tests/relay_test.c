@@ -90,7 +90,7 @@ Test(relay, passes_every_kind_of_reply_on)
                                          .body_length = 5},
               200, "POST 5 kept");
     }
-    cr_assert_eq(stats_of(site.pool).terminated, 0, "its side of every connection is kept alive");
+    cr_assert_eq(laws_stats(site.pool).terminated, 0, "its side of every connection is kept alive");
     close_site(&site);
 }
 
@@ -140,15 +140,15 @@ static void check_raw(struct site *site, const char *text, const char *start)
                                     NULL, &pool),
                  COREPOOL_OK);
     cr_assert_eq(corepool_checkout(pool, NULL, &lease), COREPOOL_OK);
-    cr_assert_eq(corepool_stream_send(&lease, text, strlen(text), PATIENCE_MS), COREPOOL_OK);
+    cr_assert_eq(corepool_stream_send(&lease, text, strlen(text), LAWS_PATIENCE_MS), COREPOOL_OK);
     while (used < strlen(start)) {
-        count = corepool_stream_receive(&lease, reply + used, sizeof reply - used, PATIENCE_MS);
+        count = corepool_stream_receive(&lease, reply + used, sizeof reply - used, LAWS_PATIENCE_MS);
         cr_assert_gt(count, 0, "%s", corepool_error_detail());
         used += (size_t)count;
     }
     cr_assert_eq(strncmp(reply, start, strlen(start)), 0, "%.*s", (int)used, reply);
     cr_assert_eq(corepool_checkin_remove(&lease), COREPOOL_OK);
-    cr_assert_eq(corepool_pool_close(pool, PATIENCE_MS), COREPOOL_OK);
+    cr_assert_eq(corepool_pool_close(pool, LAWS_PATIENCE_MS), COREPOOL_OK);
 }
 
 Test(relay, what_is_not_a_request_gets_400)
@@ -189,9 +189,9 @@ Test(relay, pipelined_requests_are_read_as_they_are_answered_and_all_are)
         corepool_pool_open(site.fixture.runtime, &corepool_stream_class, &site.options.stream, 1, NULL, &pool),
         COREPOOL_OK);
     cr_assert_eq(corepool_checkout(pool, NULL, &lease), COREPOOL_OK);
-    cr_assert_eq(corepool_stream_send(&lease, requests, (size_t)(end - requests), PATIENCE_MS), COREPOOL_OK);
+    cr_assert_eq(corepool_stream_send(&lease, requests, (size_t)(end - requests), LAWS_PATIENCE_MS), COREPOOL_OK);
     cr_assert_eq(shutdown(corepool_stream_fd(&lease), SHUT_WR), 0);
-    while ((count = corepool_stream_receive(&lease, reply + used, sizeof reply - 1 - used, PATIENCE_MS)) > 0)
+    while ((count = corepool_stream_receive(&lease, reply + used, sizeof reply - 1 - used, LAWS_PATIENCE_MS)) > 0)
         used += (size_t)count;
     cr_assert_eq(count, 0, "%s", corepool_error_detail());
     reply[used] = '\0';

@@ -69,10 +69,10 @@ static void check_echo(corepool_lease_t *lease, const char *text)
 {
     char reply[64] = "";
     size_t length = strlen(text), used = 0;
-    cr_assert_eq(corepool_stream_send(lease, text, length, PATIENCE_MS), COREPOOL_OK, "%s",
+    cr_assert_eq(corepool_stream_send(lease, text, length, LAWS_PATIENCE_MS), COREPOOL_OK, "%s",
                  corepool_error_detail());
     while (used < length) {
-        ssize_t count = corepool_stream_receive(lease, reply + used, sizeof reply - used, PATIENCE_MS);
+        ssize_t count = corepool_stream_receive(lease, reply + used, sizeof reply - used, LAWS_PATIENCE_MS);
         cr_assert_gt(count, 0, "%s", corepool_error_detail());
         used += (size_t)count;
     }
@@ -92,7 +92,7 @@ Test(stream, carries_bytes_both_ways_again_and_again)
         check_echo(&lease, "hello");
         cr_assert_eq(corepool_checkin(&lease), COREPOOL_OK);
     }
-    cr_assert_eq(stats_of(pool).opens, 1, "one connection serves them all");
+    cr_assert_eq(laws_stats(pool).opens, 1, "one connection serves them all");
     fixture_end(&fixture);
     peer_stop(&peer);
 }
@@ -172,8 +172,8 @@ Test(stream, a_connection_that_closes_while_leased_ends_at_its_checkin)
     corepool_pool_t pool = open_pool(&fixture, &options, 1);
     corepool_lease_t lease = take(pool);
     peer_order(&peer);
-    cr_assert_eq(corepool_stream_receive(&lease, &byte, 1, PATIENCE_MS), 0);
-    cr_assert_eq(stats_of(pool).terminated, 0);
+    cr_assert_eq(corepool_stream_receive(&lease, &byte, 1, LAWS_PATIENCE_MS), 0);
+    cr_assert_eq(laws_stats(pool).terminated, 0);
     cr_assert_eq(corepool_checkin(&lease), COREPOOL_OK);
     cr_assert(eventually_terminated(pool, 1));
     fixture_end(&fixture);
@@ -196,7 +196,7 @@ Test(stream, quiet_connections_with_unasked_bytes_are_never_handed_out)
         ;
     cr_assert_eq(corepool_checkin(&lease), COREPOOL_OK);
     lease = take(pool);
-    cr_assert_eq(stats_of(pool).terminated, 1);
+    cr_assert_eq(laws_stats(pool).terminated, 1);
     cr_assert_lt(recv(corepool_stream_fd(&lease), bytes, sizeof bytes, MSG_DONTWAIT), 0);
     cr_assert_eq(corepool_checkin(&lease), COREPOOL_OK);
     fixture_end(&fixture);
@@ -211,7 +211,7 @@ Test(stream, other_connections_may_be_spoken_to_first)
     struct fixture fixture = fixture_start();
     corepool_stream_options_t options = {.host = "127.0.0.1", .port = peer.port};
     corepool_lease_t lease = take(open_pool(&fixture, &options, 1));
-    cr_assert_eq(corepool_stream_receive(&lease, bytes, sizeof bytes, PATIENCE_MS), 7);
+    cr_assert_eq(corepool_stream_receive(&lease, bytes, sizeof bytes, LAWS_PATIENCE_MS), 7);
     cr_assert_str_eq(bytes, "welcome");
     cr_assert_eq(corepool_checkin(&lease), COREPOOL_OK);
     fixture_end(&fixture);
@@ -277,7 +277,7 @@ Test(stream, shard_code_watches_its_connections_and_those_of_other_shards)
     corepool_pool_t pool = open_pool(&fixture, &options, 1); /* one shard has the worker */
     for (unsigned i = 0; i < 10 * corepool_runtime_shards(fixture.runtime); i++)
         echo_on(&fixture, i % corepool_runtime_shards(fixture.runtime), pool);
-    cr_assert_eq(stats_of(pool).opens, 1);
+    cr_assert_eq(laws_stats(pool).opens, 1);
     fixture_end(&fixture);
     peer_stop(&peer);
 }
@@ -294,7 +294,7 @@ Test(stream, on_shard_connections_are_for_their_shard_only)
     corepool_lease_t lease;
     for (int i = 0; i < 20; i++)
         echo_on(&fixture, 0, pool);
-    cr_assert_eq(stats_of(pool).opens, 1);
+    cr_assert_eq(laws_stats(pool).opens, 1);
     cr_assert_eq(corepool_checkout(pool, NULL, &lease), COREPOOL_ESKIPPED);
     echo_on(&fixture, 0, pool);
     fixture_end(&fixture);
@@ -363,7 +363,7 @@ static int make_deaf(uint16_t *port, int plugs[PLUGS])
 
 static bool all_opening(void *arg)
 {
-    return stats_of(*(corepool_pool_t *)arg).opening == 4;
+    return laws_stats(*(corepool_pool_t *)arg).opening == 4;
 }
 
 Test(stream, a_connect_without_an_answer_ends_at_its_timeout_or_with_the_pool)
@@ -376,8 +376,8 @@ Test(stream, a_connect_without_an_answer_ends_at_its_timeout_or_with_the_pool)
 
     struct fixture fixture = fixture_start();
     corepool_pool_t pool = open_pool(&fixture, &patient, 4);
-    cr_assert(eventually(all_opening, &pool));
-    cr_assert_eq(corepool_pool_close(pool, PATIENCE_MS), COREPOOL_OK, "%s", corepool_error_detail());
+    cr_assert(laws_eventually(all_opening, &pool));
+    cr_assert_eq(corepool_pool_close(pool, LAWS_PATIENCE_MS), COREPOOL_OK, "%s", corepool_error_detail());
     fixture_end(&fixture);
     for (int i = 0; i < PLUGS; i++)
         close(plugs[i]);
@@ -399,8 +399,8 @@ Test(stream, a_pool_without_its_peer_opens_and_serves_once_the_peer_is_there)
     lease = take(pool);
     check_echo(&lease, "at last");
     cr_assert_eq(corepool_checkin(&lease), COREPOOL_OK);
-    cr_assert_gt(stats_of(pool).open_failures, 0);
-    cr_assert_eq(corepool_pool_close(pool, PATIENCE_MS), COREPOOL_OK);
+    cr_assert_gt(laws_stats(pool).open_failures, 0);
+    cr_assert_eq(corepool_pool_close(pool, LAWS_PATIENCE_MS), COREPOOL_OK);
     peer_stop(&peer);
     fixture_end(&fixture);
 }

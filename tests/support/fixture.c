@@ -1,9 +1,8 @@
-/* tests/support/fixture.c: a runtime for one test, and what must hold at the test's end. */
+/* tests/support/fixture.c: a runtime for one test that has peers in its own process. */
 #include "support/fixture.h"
 
 #include <criterion/criterion.h>
 #include <dirent.h>
-#include <poll.h>
 #include <semaphore.h>
 #include <time.h>
 
@@ -38,50 +37,21 @@ struct fixture fixture_start(void)
     return fixture;
 }
 
-int64_t now_ms(void)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return ts.tv_sec * INT64_C(1000) + ts.tv_nsec / 1000000;
-}
-
-bool eventually(bool (*holds)(void *arg), void *arg)
-{
-    int64_t deadline = now_ms() + PATIENCE_MS;
-    while (!holds(arg)) {
-        if (now_ms() > deadline)
-            return false;
-        poll(NULL, 0, 1); /* leave the CPU to whom is waited for */
-    }
-    return true;
-}
-
-corepool_stats_t stats_of(corepool_pool_t pool)
-{
-    corepool_stats_t stats;
-    cr_assert_eq(corepool_pool_stats(pool, &stats), COREPOOL_OK, "%s", corepool_error_detail());
-    return stats;
-}
-
 /* Asked again, because a peer in this process closes its own ends in its own time. */
 static bool has_all_back(void *arg)
 {
     return count_descriptors() == ((struct fixture *)arg)->descriptors;
 }
 
-/* Criterion does not look at what LeakSanitizer says at the end of a test's process. Absent without sanitizers. */
-__attribute__((weak)) int __lsan_do_recoverable_leak_check(void);
-
 void fixture_end(struct fixture *fixture)
 {
     cr_assert_eq(corepool_runtime_audit(fixture->runtime), COREPOOL_OK, "%s", corepool_error_detail());
-    cr_assert_eq(corepool_runtime_stop(fixture->runtime, PATIENCE_MS), COREPOOL_OK, "%s",
+    cr_assert_eq(corepool_runtime_stop(fixture->runtime, LAWS_PATIENCE_MS), COREPOOL_OK, "%s",
                  corepool_error_detail());
     cr_assert_eq(corepool_runtime_destroy(fixture->runtime), COREPOOL_OK);
-    cr_assert(eventually(has_all_back, fixture), "%d descriptors, %d at the start", count_descriptors(),
+    cr_assert(laws_eventually(has_all_back, fixture), "%d descriptors, %d at the start", count_descriptors(),
               fixture->descriptors);
-    if (__lsan_do_recoverable_leak_check)
-        cr_expect_eq(__lsan_do_recoverable_leak_check(), 0, "memory is left");
+    laws_expect_no_leaks();
 }
 
 struct expected {
@@ -92,31 +62,31 @@ struct expected {
 static bool is_idle(void *arg)
 {
     const struct expected *expected = arg;
-    corepool_stats_t stats = stats_of(expected->pool);
+    corepool_stats_t stats = laws_stats(expected->pool);
     return stats.idle == expected->count && stats.opening + stats.closing + stats.leased == 0;
 }
 
 bool eventually_idle(corepool_pool_t pool, uint64_t idle)
 {
-    return eventually(is_idle, &(struct expected){pool, idle});
+    return laws_eventually(is_idle, &(struct expected){pool, idle});
 }
 
 static bool is_terminated(void *arg)
 {
     const struct expected *expected = arg;
-    return stats_of(expected->pool).terminated >= expected->count;
+    return laws_stats(expected->pool).terminated >= expected->count;
 }
 
 bool eventually_terminated(corepool_pool_t pool, uint64_t count)
 {
-    return eventually(is_terminated, &(struct expected){pool, count});
+    return laws_eventually(is_terminated, &(struct expected){pool, count});
 }
 
 bool on_shard(struct fixture *fixture, unsigned shard, void (*fn)(corepool_shard_t *, void *), void *arg)
 {
     struct timespec deadline;
     clock_gettime(CLOCK_REALTIME, &deadline);
-    deadline.tv_sec += PATIENCE_MS / 1000;
+    deadline.tv_sec += LAWS_PATIENCE_MS / 1000;
     cr_assert_eq(corepool_shard_post(fixture->runtime, shard, fn, arg), COREPOOL_OK);
     return sem_timedwait(&done, &deadline) == 0;
 }
