@@ -75,6 +75,9 @@ int cp_checkout_admit(const struct cp_checkout *checkout);
 /* The error of a request that the manager did not grant. */
 int cp_checkout_refused(const struct cp_checkout *checkout, const struct cp_request *request);
 
+/* The caller owns the slot without a lease: to the manager, as returned or, with a reason, as removed. */
+void cp_slot_hand_over(cp_slot *slot, uint32_t tag, corepool_reason_t reason);
+
 /* Ends a lease: back to use, or to be terminated for `reason` (as from cp_verdict) if that is not NONE. OK or ESTALE. */
 int cp_lease_end(corepool_lease_t *lease, struct cp_thread *self, uint32_t reason);
 

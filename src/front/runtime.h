@@ -100,6 +100,11 @@ int cp_pool_check_handle(corepool_pool_t pool);
 int cp_pool_check_open(corepool_runtime_t *runtime, const corepool_class_t *cls, unsigned size,
                        const corepool_pool_options_t *options);
 
+/* The manager's form of options that have been checked; those that this class makes of no effect are told as events. `name`
+ * must outlive the pool. */
+void cp_pool_configure(struct cp_slice_config *config, const corepool_class_t *cls, void *arg,
+                       const corepool_pool_options_t *options, const char *name, unsigned shards);
+
 /* Opens a pool from arguments that have been checked. `owner` hears of a pool that was opened only. */
 int cp_pool_open(corepool_runtime_t *runtime, const corepool_class_t *cls, void *arg, unsigned size,
                  const corepool_pool_options_t *options, struct cp_pool_owner owner, corepool_pool_t *pool);

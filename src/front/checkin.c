@@ -1,0 +1,197 @@
+/* front/checkin.c: giving back workers, from any thread.
+ *
+ * A lease ends once: whoever swaps the stamp has ended it. On the slice's CPU, with nobody waiting, the worker goes
+ * onto the shelf; else onto the slice's returned list, and the manager sees to it. */
+#include "front/checkout.h"
+
+#include "base/error.h"
+#include "base/point.h"
+#include "core/verdict.h"
+#include "shard/lease.h"
+
+void cp_slot_hand_over(cp_slot *slot, uint32_t tag, corepool_reason_t reason)
+{
+    atomic_store_explicit(&slot->reason, reason, memory_order_relaxed);
+    cp_slot_pass(slot, tag);
+    cp_slice_return(slot, true);
+}
+
+/* The end of another thread's lease is not counted: that thread will look for it at its own end, and not find it. */
+static void count_end(struct cp_thread *self, const struct cp_thread *holder)
+{
+    self->ended += holder == self;
+}
+
+static int stale(void)
+{
+    return cp_fail(COREPOOL_ESTALE, "the lease was ended before: checked in twice, or reclaimed");
+}
+
+static int end_by_message(corepool_lease_t *lease, struct cp_thread *self, uint32_t reason, bool wake)
+{
+    cp_slot *slot = lease->worker;
+    struct cp_thread *holder = atomic_load_explicit(&slot->holder, memory_order_relaxed);
+    uint32_t tag = reason == COREPOOL_REASON_NONE ? CP_TAG_RETURNED : CP_TAG_REMOVED;
+    if (!cp_shelf_claim(&slot->slice->shelf, &slot->item, lease->generation,
+                        cp_stamp_passed(lease->generation, tag)))
+        return stale();
+    /* Not read before the slot is on the returned list. */
+    atomic_store_explicit(&slot->reason, reason, memory_order_relaxed);
+    atomic_store_explicit(&slot->client, lease->resource, memory_order_relaxed);
+    cp_slice_return(slot, wake);
+    count_end(self, holder);
+    *lease = (corepool_lease_t){0};
+    return COREPOOL_OK;
+}
+
+/* `first`: the outcome of a first attempt to put it on the shelf. */
+static int end_after(corepool_lease_t *lease, struct cp_thread *self, enum cp_shelf_outcome first)
+{
+    cp_slot *slot = lease->worker;
+    struct cp_thread *holder = atomic_load_explicit(&slot->holder, memory_order_relaxed);
+    enum cp_shelf_outcome outcome =
+        cp_shelf_give_again(&slot->slice->shelf, &slot->item, lease->generation,
+                            cp_stamp_passed(lease->generation, self->tag), first);
+    if (outcome == CP_SHELF_STALE)
+        return stale();
+    if (outcome != CP_SHELF_DONE)
+        return end_by_message(lease, self, COREPOOL_REASON_NONE, outcome != CP_SHELF_ELSEWHERE);
+    count_end(self, holder);
+    *lease = (corepool_lease_t){0};
+    return COREPOOL_OK;
+}
+
+static enum cp_shelf_outcome put_on_shelf(const corepool_lease_t *lease, const struct cp_thread *self, uint32_t stop)
+{
+    cp_slot *slot = lease->worker;
+    return cp_shelf_give_once(&slot->slice->shelf, &slot->item, lease->generation,
+                              cp_stamp_passed(lease->generation, self->tag), stop);
+}
+
+int cp_lease_end(corepool_lease_t *lease, struct cp_thread *self, uint32_t reason)
+{
+    if (cp_slot_stamp(lease->worker) == lease->generation)
+        cp_lease_count_hold(lease->worker, lease->generation);
+    if (reason != COREPOOL_REASON_NONE)
+        return end_by_message(lease, self, reason, true);
+    /* The holder is looked up before the slot may be another's. */
+    struct cp_thread *holder = atomic_load_explicit(&lease->worker->holder, memory_order_relaxed);
+    enum cp_shelf_outcome outcome = put_on_shelf(lease, self, CP_SHELF_STOP_GIVE);
+    if (outcome != CP_SHELF_DONE)
+        return end_after(lease, self, outcome);
+    count_end(self, holder);
+    *lease = (corepool_lease_t){0};
+    return COREPOOL_OK;
+}
+
+/* What every ending checks first. */
+static int check_lease(const corepool_lease_t *lease, struct cp_thread **self)
+{
+    int code;
+    if (cp_unlikely(!lease))
+        return cp_fail(COREPOOL_EINVAL, "lease: NULL");
+    if (cp_unlikely(!lease->worker))
+        return cp_fail(COREPOOL_ESTALE, "the lease is zero: ended before, or never filled by a checkout");
+    *self = cp_thread_self(&code);
+    return cp_likely(*self != NULL) ? COREPOOL_OK : code;
+}
+
+/* The class's checkin callback, if the lease is still one (else its class may be gone) and its manager does not call it. */
+static uint32_t ask_class(const corepool_lease_t *lease)
+{
+    const struct cp_slice *slice = lease->worker->slice;
+    if (cp_slot_stamp(lease->worker) != lease->generation)
+        return COREPOOL_REASON_NONE;
+    const corepool_class_t *cls = slice->cls;
+    if (cp_likely(!cls->checkin) || cp_slice_is_serialised(slice))
+        return COREPOOL_REASON_NONE;
+    void *resource = atomic_load_explicit(&lease->worker->resource, memory_order_relaxed);
+    return cp_verdict(cls->checkin(NULL, resource, lease->resource), COREPOOL_REASON_CHECKIN);
+}
+
+/* Everything but the usual case. */
+__attribute__((noinline)) static int checkin_slowly(corepool_lease_t *lease)
+{
+    struct cp_thread *self;
+    int status = check_lease(lease, &self);
+    return status == COREPOOL_OK ? cp_lease_end(lease, self, ask_class(lease)) : status;
+}
+
+/* The shelf did not take it at once. Where the class has a checkin callback no attempt is made before that has run, so
+ * nothing has happened yet. */
+__attribute__((noinline)) static int checkin_after(corepool_lease_t *lease, enum cp_shelf_outcome first)
+{
+    uint32_t flags = atomic_load_explicit(&lease->worker->slice->shelf.flags, memory_order_relaxed);
+    if (cp_unlikely(flags & CP_SHELF_LOOK_GIVE))
+        return checkin_slowly(lease);
+    return end_after(lease, cp_self, first);
+}
+
+__attribute__((noinline)) static int wake_and_succeed(struct cp_lock *lock)
+{
+    cp_lock_wake(lock);
+    return COREPOOL_OK;
+}
+
+/* The usual case on a portable shelf whose lock is free; without calls but at its end. */
+__attribute__((noinline)) static int checkin_portably(corepool_lease_t *lease, struct cp_thread *self)
+{
+    cp_slot *slot = lease->worker;
+    struct cp_shelf *shelf = &slot->slice->shelf;
+    if (cp_unlikely(atomic_load_explicit(&shelf->flags, memory_order_relaxed) & CP_SHELF_LOOK_GIVE) ||
+        cp_unlikely(!cp_lock_try(&shelf->lock)))
+        return checkin_slowly(lease);
+    enum cp_shelf_outcome outcome = cp_shelf_give_locked(shelf, &slot->item, lease->generation,
+                                                         cp_stamp_passed(lease->generation, self->tag));
+    bool wake = cp_lock_drop(&shelf->lock);
+    if (cp_unlikely(outcome != CP_SHELF_DONE)) {
+        if (wake)
+            cp_lock_wake(&shelf->lock);
+        return checkin_slowly(lease);
+    }
+    self->ended++;
+    *lease = (corepool_lease_t){0};
+    return wake ? wake_and_succeed(&shelf->lock) : COREPOOL_OK;
+}
+
+/* The usual case, a lease that this thread took from a class without a checkin callback and gives back on its CPU, is
+ * kept free of calls. */
+int corepool_checkin(corepool_lease_t *lease)
+{
+    struct cp_thread *self = cp_self;
+    if (cp_unlikely(!lease || !lease->worker || !self ||
+                    atomic_load_explicit(&lease->worker->holder, memory_order_relaxed) != self))
+        return checkin_slowly(lease);
+    if (atomic_load_explicit(&lease->worker->slice->shelf.flags, memory_order_relaxed) & CP_SHELF_PORTABLE)
+        return checkin_portably(lease, self);
+    enum cp_shelf_outcome outcome = put_on_shelf(lease, self, CP_SHELF_STOP_GIVE | CP_SHELF_LOOK_GIVE);
+    if (cp_unlikely(outcome != CP_SHELF_DONE))
+        return outcome == CP_SHELF_SWITCH ? checkin_portably(lease, self) : checkin_after(lease, outcome);
+    self->ended++;
+    *lease = (corepool_lease_t){0};
+    return COREPOOL_OK;
+}
+
+int corepool_checkin_remove(corepool_lease_t *lease)
+{
+    struct cp_thread *self;
+    int status = check_lease(lease, &self);
+    return status == COREPOOL_OK ? cp_lease_end(lease, self, COREPOOL_REASON_REMOVED) : status;
+}
+
+int corepool_checkin_fail(corepool_lease_t *lease)
+{
+    struct cp_thread *self;
+    int status = check_lease(lease, &self);
+    return status == COREPOOL_OK ? cp_lease_end(lease, self, COREPOOL_REASON_FAILED) : status;
+}
+
+int corepool_checkin_because(corepool_lease_t *lease, corepool_reason_t reason)
+{
+    struct cp_thread *self;
+    if (reason < COREPOOL_REASON_USER || reason > COREPOOL_REASON_MAX)
+        return cp_fail(COREPOOL_EINVAL, "reason: %u: a program's own are %d to %d", (unsigned)reason,
+                       COREPOOL_REASON_USER, COREPOOL_REASON_MAX);
+    int status = check_lease(lease, &self);
+    return status == COREPOOL_OK ? cp_lease_end(lease, self, reason) : status;
+}
