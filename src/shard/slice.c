@@ -43,8 +43,10 @@ static void adopt_removed(struct cp_slice *slice, cp_slot *slot, uint32_t reason
         cp_slice_warn(slice, slot, 0, "a callback returned a value that means nothing, which counts as COREPOOL_REMOVE");
     if (reason == COREPOOL_REASON_DOWN || reason == COREPOOL_REASON_FAILED)
         cp_call_cancelled(slice, COREPOOL_CANCELLED_LEASED, slice->cls->enqueue ? atomic_load(&slot->wrapped) : NULL);
-    if (reason == COREPOOL_REASON_DOWN && atomic_load_explicit(&slot->item.doomed, memory_order_relaxed))
-        reason = slot->doom; /* it was to end in any case */
+    /* What lease_limit_ms promises: TIMEOUT when the lease comes back, or when its thread ends. */
+    if (reason == COREPOOL_REASON_DOWN && atomic_load_explicit(&slot->item.doomed, memory_order_relaxed) &&
+        slot->doom == COREPOOL_REASON_TIMEOUT)
+        reason = COREPOOL_REASON_TIMEOUT;
     cp_core_doom(&slice->core, slot, (uint8_t)reason);
 }
 
