@@ -44,6 +44,12 @@ static inline void cp_bytes_put(struct cp_bytes *bytes, const void *data, size_t
     bytes->used += length;
 }
 
+/* The same, of a text: the length of a literal is known to the compiler. */
+static inline void cp_bytes_put_text(struct cp_bytes *bytes, const char *text)
+{
+    cp_bytes_put(bytes, text, strlen(text));
+}
+
 static inline bool cp_bytes_append(struct cp_bytes *bytes, const void *data, size_t length)
 {
     if (!cp_bytes_reserve(bytes, length))

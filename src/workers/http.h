@@ -60,8 +60,7 @@ void cp_http_call_give(struct cp_http_call *call); /* NULL is allowed */
 int cp_http_compose(struct cp_http_call *call, const corepool_http_request_t *request, bool keep_body);
 
 /* http_request.c: pieces of a head. False: out of memory. */
-bool cp_http_put_text(struct cp_bytes *head, const char *text);
-bool cp_http_put_line(struct cp_bytes *head, const char *name, const char *value);
+bool cp_http_put_line(struct cp_bytes *head, const char *name, size_t name_length, const char *value);
 bool cp_http_put_length(struct cp_bytes *head, size_t length);
 
 /* http_exchange.c: one try over one connection, never blocking. COREPOOL_PENDING: the socket has to become

@@ -25,31 +25,32 @@ _Static_assert(sizeof(http_parser) <= sizeof((corepool_http_incoming_t *)0)->par
 
 /* ---- headers for one hop ---- */
 
+/* The first letters differ for nearly all others: no call. */
+static inline bool is(const char *name, const char *text)
+{
+    return ((name[0] ^ text[0]) & ~0x20) == 0 && !strcasecmp(name, text);
+}
+
 static bool is_connection(const char *name)
 {
-    return (name[0] | 0x20) == 'c' && !strcasecmp(name, "Connection");
+    return is(name, "Connection");
 }
 
 /* The standard's, and those that are set anew. */
 static bool is_for_hop(const char *name, size_t length)
 {
-#define HOP(text)                                                                                              \
-    {                                                                                                          \
-        text, sizeof text - 1                                                                                  \
+    switch (length) {
+    case 2: return is(name, "TE");
+    case 4: return is(name, "Host");
+    case 7: return is(name, "Upgrade");
+    case 10: return is(name, "Connection") || is(name, "Keep-Alive");
+    case 14: return is(name, "Content-Length");
+    case 16: return is(name, "Proxy-Connection");
+    case 17: return is(name, "Transfer-Encoding");
+    case 18: return is(name, "Proxy-Authenticate");
+    case 19: return is(name, "Proxy-Authorization");
+    default: return false;
     }
-    static const struct {
-        const char *name;
-        size_t length;
-    } hop[] = {HOP("Connection"),          HOP("Keep-Alive"),       HOP("Proxy-Authenticate"),
-               HOP("Proxy-Authorization"), HOP("Proxy-Connection"), HOP("TE"),
-               HOP("Transfer-Encoding"),   HOP("Upgrade"),          HOP("Host"),
-               HOP("Content-Length")};
-#undef HOP
-    for (size_t i = 0; i < sizeof hop / sizeof *hop; i++)
-        if (length == hop[i].length && ((name[0] ^ hop[i].name[0]) & ~0x20) == 0 &&
-            !strcasecmp(name, hop[i].name))
-            return true;
-    return false;
 }
 
 /* The first Connection that names more than the usual words; `count`: there is none. */
@@ -71,9 +72,9 @@ static bool lists(const char *list, const char *name, size_t length)
 }
 
 /* `from`: what first_nominating said. */
-static bool is_forwarded(const corepool_http_header_t *headers, unsigned count, unsigned from, const char *name)
+static bool is_forwarded(const corepool_http_header_t *headers, unsigned count, unsigned from, const char *name,
+                         size_t length)
 {
-    size_t length = strlen(name);
     if (is_for_hop(name, length))
         return false;
     for (unsigned i = from; i < count; i++)
@@ -108,7 +109,7 @@ static void end_header(corepool_http_incoming_t *incoming)
         end--;
     if (end > header->value) /* else it is "" and no piece of the input */
         put_end(incoming, end);
-    incoming->hosts += (header->name[0] | 0x20) == 'h' && !strcasecmp(header->name, "Host");
+    incoming->hosts += is(header->name, "Host");
 }
 
 static int on_url(http_parser *parser, const char *at, size_t length)
@@ -234,7 +235,7 @@ static void leave_out_hops(corepool_http_incoming_t *incoming)
     corepool_http_header_t *headers = incoming->headers;
     unsigned kept = 0, from = first_nominating(headers, incoming->count);
     for (unsigned i = 0; i < incoming->count; i++)
-        forwarded[i] = is_forwarded(headers, incoming->count, from, headers[i].name);
+        forwarded[i] = is_forwarded(headers, incoming->count, from, headers[i].name, strlen(headers[i].name));
     for (unsigned i = 0; i < incoming->count; i++)
         if (forwarded[i])
             headers[kept++] = headers[i];
@@ -307,22 +308,28 @@ ssize_t corepool_http_incoming_parse(corepool_http_incoming_t *incoming, char *i
 
 /* ---- the reply ---- */
 
-static bool put_status(struct cp_bytes *out, int status)
+/* The caller has reserved. */
+static void put_status(struct cp_bytes *out, int status)
 {
+    const char *reason = http_status_str((enum http_status)status);
     char line[] = "HTTP/1.1 000 ";
     for (int i = 0; i < 3; i++, status /= 10)
         line[11 - i] = (char)('0' + status % 10);
-    return cp_http_put_text(out, line);
+    cp_bytes_put(out, line, sizeof line - 1);
+    cp_bytes_put_text(out, reason);
+    cp_bytes_put_text(out, "\r\n");
 }
 
 static bool put_forwarded(struct cp_bytes *out, const corepool_http_response_t *response)
 {
     const corepool_http_header_t *headers = response->headers;
     unsigned count = response->header_count, from = first_nominating(headers, count);
-    for (unsigned i = 0; i < count; i++)
-        if (is_forwarded(headers, count, from, headers[i].name) &&
-            !cp_http_put_line(out, headers[i].name, headers[i].value))
+    for (unsigned i = 0; i < count; i++) {
+        size_t length = strlen(headers[i].name);
+        if (is_forwarded(headers, count, from, headers[i].name, length) &&
+            !cp_http_put_line(out, headers[i].name, length, headers[i].value))
             return false;
+    }
     return true;
 }
 
@@ -333,7 +340,7 @@ static bool put_framing(struct cp_bytes *out, const corepool_http_response_t *re
         return cp_http_put_length(out, response->body_length);
     const char *promised =
         response->status == 204 ? NULL : corepool_http_response_header(response, "Content-Length");
-    return !promised || cp_http_put_line(out, "Content-Length", promised);
+    return !promised || cp_http_put_line(out, "Content-Length", sizeof "Content-Length" - 1, promised);
 }
 
 static bool put_reply(struct cp_bytes *out, const corepool_http_incoming_t *incoming,
@@ -342,12 +349,15 @@ static bool put_reply(struct cp_bytes *out, const corepool_http_incoming_t *inco
     bool to_head = incoming->request.method && !strcmp(incoming->request.method, "HEAD");
     bool bodiless = to_head || response->status == 204 || response->status == 304;
     size_t body_length = bodiless ? 0 : response->body_length;
-    return cp_bytes_reserve(out, OWN_LINES_BYTES + body_length) && put_status(out, response->status) &&
-           cp_http_put_text(out, http_status_str((enum http_status)response->status)) &&
-           cp_http_put_text(out, "\r\n") && put_forwarded(out, response) &&
-           put_framing(out, response, bodiless) &&
-           (incoming->keep_alive || cp_http_put_line(out, "Connection", "close")) &&
-           cp_http_put_text(out, "\r\n") && cp_bytes_append(out, response->body, body_length);
+    if (!cp_bytes_reserve(out, OWN_LINES_BYTES + body_length))
+        return false;
+    put_status(out, response->status);
+    if (!put_forwarded(out, response) || !put_framing(out, response, bodiless) ||
+        !cp_bytes_reserve(out, OWN_LINES_BYTES + body_length))
+        return false;
+    cp_bytes_put_text(out, incoming->keep_alive ? "\r\n" : "Connection: close\r\n\r\n");
+    cp_bytes_put(out, response->body, body_length);
+    return true;
 }
 
 ssize_t corepool_http_incoming_reply(const corepool_http_incoming_t *incoming,

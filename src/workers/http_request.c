@@ -20,12 +20,13 @@ static bool is_token_byte(unsigned char byte)
     return letter || byte == '-' || (byte && strchr("!#$%&'*+.^_`|~0123456789", byte));
 }
 
-static bool is_token(const char *text)
+/* 0: it is none. */
+static size_t token_length(const char *text)
 {
     const char *at = text;
     while (is_token_byte((unsigned char)*at))
         at++;
-    return at > text && *at == '\0';
+    return *at == '\0' ? (size_t)(at - text) : 0;
 }
 
 /* No byte up to `last`, but tabs where `tab`. */
@@ -51,7 +52,7 @@ static int check_header(const corepool_http_header_t *header)
         return cp_fail(COREPOOL_EINVAL, "headers: a NULL name or value");
     if (is_ours(header->name))
         return cp_fail(COREPOOL_EINVAL, "headers: %s: the library sets it", header->name);
-    if (!is_token(header->name))
+    if (token_length(header->name) == 0)
         return cp_fail(COREPOOL_EINVAL, "headers: \"%.32s\": not a header name", header->name);
     if (!is_free_of(header->value, 0x1f, true))
         return cp_fail(COREPOOL_EINVAL, "headers: %s: a control character in its value", header->name);
@@ -65,11 +66,16 @@ static int check_timeout(const char *field, int64_t timeout_ms)
     return COREPOOL_OK;
 }
 
-static int check_request(const corepool_http_request_t *request, const char *method)
+/* A method of `length` bytes; `text` is a literal, so that this costs no call. */
+static inline bool is(const char *method, size_t length, const char *text)
 {
-    if (!request)
-        return cp_fail(COREPOOL_EINVAL, "request: NULL");
-    if (!is_token(method) || !strcmp(method, "CONNECT"))
+    return length == strlen(text) && memcmp(method, text, strlen(text)) == 0;
+}
+
+/* `length`: of the method, if it is a token. */
+static int check_request(const corepool_http_request_t *request, const char *method, size_t length)
+{
+    if (length == 0 || is(method, length, "CONNECT"))
         return cp_fail(COREPOOL_EINVAL, "method: \"%.32s\": not one of HTTP/1.1 for an origin", method);
     if (!request->path || (request->path[0] != '/' && strcmp(request->path, "*") != 0))
         return cp_fail(COREPOOL_EINVAL, "path: \"%.64s\": must begin with /",
@@ -84,68 +90,84 @@ static int check_request(const corepool_http_request_t *request, const char *met
     return code < 0 ? code : check_timeout("receive_timeout_ms", request->receive_timeout_ms);
 }
 
-bool cp_http_put_text(struct cp_bytes *head, const char *text)
+bool cp_http_put_line(struct cp_bytes *head, const char *name, size_t name_length, const char *value)
 {
-    return cp_bytes_append(head, text, strlen(text));
-}
-
-bool cp_http_put_line(struct cp_bytes *head, const char *name, const char *value)
-{
-    size_t name_length = strlen(name), value_length = strlen(value);
+    size_t value_length = strlen(value);
     if (!cp_bytes_reserve(head, name_length + value_length + 4))
         return false;
-    cp_bytes_put(head, name, name_length);
-    cp_bytes_put(head, ": ", 2);
-    cp_bytes_put(head, value, value_length);
-    cp_bytes_put(head, "\r\n", 2);
+    char *at = mempcpy(head->at + head->used, name, name_length);
+    at = mempcpy(at, ": ", 2);
+    at = mempcpy(at, value, value_length);
+    memcpy(at, "\r\n", 2);
+    head->used += name_length + value_length + 4;
     return true;
 }
 
 /* RFC 9110, 8.6: methods that expect a body say its length even when it is empty. */
-static bool says_length(const char *method, size_t length)
+static bool expects_body(const char *method, size_t length)
 {
-    return length > 0 || !strcmp(method, "POST") || !strcmp(method, "PUT") || !strcmp(method, "PATCH");
+    return is(method, length, "POST") || is(method, length, "PUT") || is(method, length, "PATCH");
 }
 
 bool cp_http_put_length(struct cp_bytes *head, size_t length)
 {
-    char digits[24] = "", *digit = digits + sizeof digits - 1;
+    static const char name[] = "Content-Length: ";
+    char line[sizeof name + 24], *end = line + sizeof line, *at = end; /* from its end on */
+    *--at = '\n';
+    *--at = '\r';
     do
-        *--digit = (char)('0' + length % 10);
+        *--at = (char)('0' + length % 10);
     while (length /= 10);
-    return cp_http_put_line(head, "Content-Length", digit);
+    at -= sizeof name - 1;
+    memcpy(at, name, sizeof name - 1);
+    return cp_bytes_append(head, at, (size_t)(end - at));
 }
 
 static int put_headers(struct cp_bytes *head, const corepool_http_request_t *request, bool *has_room)
 {
     for (unsigned i = 0; i < request->header_count && *has_room; i++) {
-        int code = check_header(&request->headers[i]);
+        const corepool_http_header_t *header = &request->headers[i];
+        int code = check_header(header);
         if (code < 0)
             return code;
-        *has_room = cp_http_put_line(head, request->headers[i].name, request->headers[i].value);
+        *has_room = cp_http_put_line(head, header->name, strlen(header->name), header->value);
     }
     return COREPOOL_OK;
+}
+
+static bool put_request_line(struct cp_bytes *head, const char *method, size_t method_length, const char *path)
+{
+    size_t path_length = strlen(path);
+    if (!cp_bytes_reserve(head, method_length + path_length + sizeof "  HTTP/1.1\r\n"))
+        return false;
+    cp_bytes_put(head, method, method_length);
+    cp_bytes_put_text(head, " ");
+    cp_bytes_put(head, path, path_length);
+    cp_bytes_put_text(head, " HTTP/1.1\r\n");
+    return true;
 }
 
 int cp_http_compose(struct cp_http_call *call, const corepool_http_request_t *request, bool keep_body)
 {
     struct cp_bytes *head = &call->head;
-    const char *method = request && request->method ? request->method : "GET";
-    int code = check_request(request, method);
+    if (!request)
+        return cp_fail(COREPOOL_EINVAL, "request: NULL");
+    const char *method = request->method ? request->method : "GET";
+    size_t length = token_length(method);
+    int code = check_request(request, method, length);
     if (code < 0)
         return code;
 
     head->used = call->copy.used = 0;
-    bool has_room = cp_http_put_text(head, method) && cp_http_put_text(head, " ") && cp_http_put_text(head, request->path) &&
-                    cp_http_put_text(head, " HTTP/1.1\r\n");
+    bool has_room = put_request_line(head, method, length, request->path);
     call->line_length = head->used;
     call->has_host = false;
     code = put_headers(head, request, &has_room);
     if (code < 0)
         return code;
-    if (has_room && says_length(method, request->body_length))
+    if (has_room && (request->body_length > 0 || expects_body(method, length)))
         has_room = cp_http_put_length(head, request->body_length);
-    has_room = has_room && cp_http_put_text(head, "\r\n");
+    has_room = has_room && cp_bytes_append(head, "\r\n", 2);
     if (has_room && keep_body)
         has_room = cp_bytes_append(&call->copy, request->body, request->body_length);
     if (!has_room)
@@ -153,8 +175,8 @@ int cp_http_compose(struct cp_http_call *call, const corepool_http_request_t *re
 
     call->body = keep_body ? call->copy.at : request->body;
     call->body_length = request->body_length;
-    call->to_head = !strcmp(method, "HEAD");
-    call->repeatable = call->to_head || !strcmp(method, "GET");
+    call->to_head = is(method, length, "HEAD");
+    call->repeatable = call->to_head || is(method, length, "GET");
     call->pool_timeout_ms = request->pool_timeout_ms ? request->pool_timeout_ms : POOL_TIMEOUT_DEFAULT_MS;
     call->receive_timeout_ms =
         request->receive_timeout_ms ? request->receive_timeout_ms : RECEIVE_TIMEOUT_DEFAULT_MS;
