@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/assert.h"
+
 /* Zero is an empty one. */
 struct cp_bytes {
     char *at;
@@ -39,6 +41,7 @@ static inline bool cp_bytes_reserve(struct cp_bytes *bytes, size_t more)
 /* The caller has reserved. */
 static inline void cp_bytes_put(struct cp_bytes *bytes, const void *data, size_t length)
 {
+    cp_assert(length <= bytes->room - bytes->used);
     if (length > 0)
         memcpy(bytes->at + bytes->used, data, length);
     bytes->used += length;

@@ -64,17 +64,31 @@ static void end_value(struct cp_reply *reply)
         return;
     while (head->at[head->used - 1] == ' ' || head->at[head->used - 1] == '\t')
         head->used--;
-    head->at[head->used++] = '\0';
+    cp_bytes_put(head, "", 1);
     reply->in_value = false;
 }
 
-/* One byte more is always reserved: for the zero that ends the part. */
-static int add_part(struct cp_reply *reply, const char *at, size_t length)
+/* Ends the one before it; the name follows. False: out of memory. */
+static bool begin_header(struct cp_reply *reply)
 {
-    if (!cp_bytes_reserve(&reply->head, length + 2))
-        return refuse_memory(reply);
-    cp_bytes_put(&reply->head, at, length);
-    return 0;
+    end_value(reply);
+    if (reply->header_count == reply->header_room) {
+        size_t room = reply->header_room + 16;
+        union cp_reply_header *headers = realloc(reply->headers, room * sizeof *headers);
+        if (!headers)
+            return false;
+        reply->headers = headers;
+        reply->header_room = (unsigned)room;
+    }
+    reply->headers[reply->header_count++].at.name = reply->head.used;
+    return true;
+}
+
+static void begin_value(struct cp_reply *reply)
+{
+    cp_bytes_put(&reply->head, "", 1); /* ends the name */
+    reply->headers[reply->header_count - 1].at.value = reply->head.used;
+    reply->in_value = true;
 }
 
 static int on_field(http_parser *parser, const char *at, size_t length)
@@ -87,9 +101,10 @@ static int on_field(http_parser *parser, const char *at, size_t length)
         return refuse(reply, cp_fail(COREPOOL_EPROTO, "reply: a space in a header's name"));
     if (reply->headed)
         return 0; /* a trailer: counted, not kept */
-    end_value(reply);
-    reply->header_count += is_new;
-    return add_part(reply, at, length);
+    if (is_new && !begin_header(reply))
+        return refuse_memory(reply);
+    cp_bytes_put(&reply->head, at, length);
+    return 0;
 }
 
 static int on_value(http_parser *parser, const char *at, size_t length)
@@ -99,12 +114,10 @@ static int on_value(http_parser *parser, const char *at, size_t length)
         return -1;
     if (reply->headed)
         return 0;
-    if (!reply->in_value) {
-        if (add_part(reply, "", 1) != 0)
-            return -1;
-        reply->in_value = true;
-    }
-    return add_part(reply, at, length);
+    if (!reply->in_value)
+        begin_value(reply);
+    cp_bytes_put(&reply->head, at, length);
+    return 0;
 }
 
 static bool is_interim(const http_parser *parser)
@@ -134,24 +147,11 @@ static int check_head(const struct cp_reply *reply, const http_parser *parser)
 }
 
 /* The strings no longer move: points the headers at them. */
-static bool index_headers(struct cp_reply *reply)
+static void index_headers(struct cp_reply *reply)
 {
-    const char *at = reply->head.at;
-    if (reply->header_count > reply->header_room) {
-        size_t bytes = (reply->header_count + 16) * sizeof *reply->headers;
-        corepool_http_header_t *headers = realloc(reply->headers, bytes);
-        if (!headers)
-            return false;
-        reply->headers = headers;
-        reply->header_room = reply->header_count + 16;
-    }
-    for (unsigned i = 0; i < reply->header_count; i++) {
-        reply->headers[i].name = at;
-        at += strlen(at) + 1;
-        reply->headers[i].value = at;
-        at += strlen(at) + 1;
-    }
-    return true;
+    const char *head = reply->head.at;
+    for (union cp_reply_header *at = reply->headers; at < reply->headers + reply->header_count; at++)
+        at->header = (corepool_http_header_t){.name = head + at->at.name, .value = head + at->at.value};
 }
 
 /* Returns http_parser's: 0 a body may follow, 1 none does, -1 stop. */
@@ -171,7 +171,8 @@ static int on_head(http_parser *parser)
     reply->headed = true;
     if (!bodiless && (parser->flags & F_CONTENTLENGTH))
         first = parser->content_length < BODY_FIRST ? parser->content_length : BODY_FIRST;
-    if (!index_headers(reply) || !cp_bytes_reserve(&reply->body, first + 1))
+    index_headers(reply);
+    if (!cp_bytes_reserve(&reply->body, first + 1))
         return refuse_memory(reply);
     return bodiless;
 }
@@ -217,7 +218,7 @@ static int on_complete(http_parser *parser)
     reply->body.at[reply->body.used] = '\0';
     reply->response = (corepool_http_response_t){
         .status = (int)parser->status_code,
-        .headers = reply->headers,
+        .headers = (const corepool_http_header_t *)reply->headers,
         .header_count = reply->header_count,
         .body = reply->body.at,
         .body_length = reply->body.used,
@@ -256,6 +257,9 @@ int cp_reply_feed(struct cp_reply *reply, const char *data, size_t length)
     reply->input_end = data + length;
     if (check_chunk_end(reply, data) != 0)
         return reply->failure;
+    /* Colons and line ends make the room for the zeros; the two of an empty value may be due since before. */
+    if (!reply->headed && !cp_bytes_reserve(&reply->head, length + 2))
+        return cp_fail(COREPOOL_ENOMEM, "reply: out of memory");
     size_t used = http_parser_execute(&reply->parser, &callbacks, data, length);
     enum http_errno problem = HTTP_PARSER_ERRNO(&reply->parser);
     if (reply->failure)

@@ -8,13 +8,22 @@
 
 #include "workers/bytes.h"
 
+/* While the head may still move a header is known by where its parts begin in it. */
+union cp_reply_header {
+    struct {
+        size_t name, value;
+    } at;
+    corepool_http_header_t header;
+};
+_Static_assert(sizeof(union cp_reply_header) == sizeof(corepool_http_header_t), "an array of one is one of the other");
+
 /* Zero is a reply that was never used; its buffers serve one reply after the other. */
 struct cp_reply {
     corepool_http_response_t response; /* first: what the caller gets to see */
     http_parser parser;
     struct cp_bytes head; /* names and values, each zero-terminated */
     struct cp_bytes body;
-    corepool_http_header_t *headers; /* point into head; room for header_room */
+    union cp_reply_header *headers; /* room for header_room */
     unsigned header_count, header_room;
 
     size_t max_head, max_body;
