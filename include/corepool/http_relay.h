@@ -85,7 +85,7 @@ typedef struct corepool_http_incoming {
     /* The library's own. */
     bool under_way, complete, in_name;
     int failure;
-    unsigned count, hosts;
+    unsigned count;
     size_t parsed;
     char *input;
     const char *path_end, *piece_end;

@@ -33,7 +33,8 @@ static inline bool is(const char *name, const char *text)
 
 static bool is_connection(const char *name)
 {
-    return is(name, "Connection");
+    return (name[0] | 0x20) == 'c' && name[1] && name[2] && (name[3] | 0x20) == 'n' && /* no Content-… */
+           !strcasecmp(name, "Connection");
 }
 
 /* The standard's, and those that are set anew. */
@@ -72,15 +73,19 @@ static bool lists(const char *list, const char *name, size_t length)
 }
 
 /* `from`: what first_nominating said. */
-static bool is_forwarded(const corepool_http_header_t *headers, unsigned count, unsigned from, const char *name,
+static bool is_nominated(const corepool_http_header_t *headers, unsigned count, unsigned from, const char *name,
                          size_t length)
 {
-    if (is_for_hop(name, length))
-        return false;
     for (unsigned i = from; i < count; i++)
         if (is_connection(headers[i].name) && lists(headers[i].value, name, length))
-            return false;
-    return true;
+            return true;
+    return false;
+}
+
+static inline bool is_forwarded(const corepool_http_header_t *headers, unsigned count, unsigned from,
+                                const char *name, size_t length)
+{
+    return !is_for_hop(name, length) && (from == count || !is_nominated(headers, count, from, name, length));
 }
 
 /* ---- the request ---- */
@@ -109,7 +114,6 @@ static void end_header(corepool_http_incoming_t *incoming)
         end--;
     if (end > header->value) /* else it is "" and no piece of the input */
         put_end(incoming, end);
-    incoming->hosts += is(header->name, "Host");
 }
 
 static int on_url(http_parser *parser, const char *at, size_t length)
@@ -229,18 +233,24 @@ static const http_parser_settings callbacks = {
     .on_message_complete = on_complete,
 };
 
-static void leave_out_hops(corepool_http_incoming_t *incoming)
+/* Returns how many of them were Host. */
+static unsigned leave_out_hops(corepool_http_incoming_t *incoming)
 {
     bool forwarded[COREPOOL_HTTP_INCOMING_HEADERS_MAX]; /* decided for all before the first is moved */
     corepool_http_header_t *headers = incoming->headers;
-    unsigned kept = 0, from = first_nominating(headers, incoming->count);
-    for (unsigned i = 0; i < incoming->count; i++)
-        forwarded[i] = is_forwarded(headers, incoming->count, from, headers[i].name, strlen(headers[i].name));
+    unsigned kept = 0, hosts = 0, from = first_nominating(headers, incoming->count);
+    for (unsigned i = 0; i < incoming->count; i++) {
+        bool is_host = is(headers[i].name, "Host");
+        hosts += is_host;
+        forwarded[i] =
+            !is_host && is_forwarded(headers, incoming->count, from, headers[i].name, strlen(headers[i].name));
+    }
     for (unsigned i = 0; i < incoming->count; i++)
         if (forwarded[i])
             headers[kept++] = headers[i];
     incoming->request.headers = headers;
     incoming->request.header_count = kept;
+    return hosts;
 }
 
 /* The parser has seen it all. Checks what needs the whole, and makes strings of the last pieces. */
@@ -250,10 +260,10 @@ static int finish_request(corepool_http_incoming_t *incoming, http_parser *parse
     if (memcmp(head_end - 4, "\r\n\r\n", 4) != 0)
         return refuse(parser, "a line that ends without CR");
     end_header(incoming);
-    if (incoming->hosts > 1 || (incoming->hosts == 0 && parser->http_minor > 0))
-        return refuse(parser, "not one Host");
     put_end(incoming, incoming->path_end);
-    leave_out_hops(incoming);
+    unsigned hosts = leave_out_hops(incoming);
+    if (hosts > 1 || (hosts == 0 && parser->http_minor > 0))
+        return refuse(parser, "not one Host");
     incoming->request.method = http_method_str((enum http_method)parser->method);
     incoming->keep_alive = http_should_keep_alive(parser);
     incoming->under_way = false;
@@ -266,7 +276,7 @@ static void begin_request(corepool_http_incoming_t *incoming, http_parser *parse
     incoming->request = (corepool_http_request_t){0};
     incoming->under_way = true;
     incoming->keep_alive = incoming->complete = incoming->in_name = false;
-    incoming->count = incoming->hosts = 0;
+    incoming->count = 0;
     incoming->parsed = 0;
     incoming->input = input;
 }

@@ -240,10 +240,9 @@ static const http_parser_settings callbacks = {
 
 void cp_reply_start(struct cp_reply *reply, bool to_head, size_t max_head, size_t max_body)
 {
-    struct cp_reply kept = {.head = reply->head, .body = reply->body, .headers = reply->headers};
-    kept.head.used = kept.body.used = 0;
-    kept.header_room = reply->header_room;
-    *reply = kept;
+    size_t kept = offsetof(struct cp_reply, header_count);
+    memset((char *)reply + kept, 0, sizeof *reply - kept);
+    reply->head.used = reply->body.used = 0;
     reply->to_head = to_head;
     reply->max_head = max_head;
     reply->max_body = max_body;

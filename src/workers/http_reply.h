@@ -15,17 +15,20 @@ union cp_reply_header {
     } at;
     corepool_http_header_t header;
 };
-_Static_assert(sizeof(union cp_reply_header) == sizeof(corepool_http_header_t), "an array of one is one of the other");
+_Static_assert(sizeof(union cp_reply_header) == sizeof(corepool_http_header_t),
+               "an array of one is one of the other");
 
 /* Zero is a reply that was never used; its buffers serve one reply after the other. */
 struct cp_reply {
-    corepool_http_response_t response; /* first: what the caller gets to see */
+    corepool_http_response_t response; /* first: what the caller gets to see, once it is complete */
     http_parser parser;
     struct cp_bytes head; /* names and values, each zero-terminated */
     struct cp_bytes body;
     union cp_reply_header *headers; /* room for header_room */
-    unsigned header_count, header_room;
+    unsigned header_room;
 
+    /* Of the one reply: zero before it, from here to the end. */
+    unsigned header_count;
     size_t max_head, max_body;
     size_t head_seen;      /* bytes of all heads and trailers so far */
     uint64_t chunk_left;   /* bytes of the chunk under way */
