@@ -2,6 +2,7 @@
 #ifndef BENCH_H
 #define BENCH_H
 
+#include <sched.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -23,6 +24,26 @@ static inline int64_t bench_now_ns(void)
     struct timespec ts;
     clock_gettime(CLOCK_MONOTONIC, &ts);
     return ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
+}
+
+/* The n-th CPU that this process may use, wrapping round. */
+static inline int bench_usable_cpu(unsigned n)
+{
+    cpu_set_t set;
+    BENCH_REQUIRE(sched_getaffinity(0, sizeof set, &set) == 0, "sched_getaffinity failed");
+    unsigned left = n % (unsigned)CPU_COUNT(&set);
+    for (int cpu = 0;; cpu++)
+        if (CPU_ISSET(cpu, &set) && left-- == 0)
+            return cpu;
+}
+
+/* The calling thread. */
+static inline void bench_pin(int cpu)
+{
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(cpu, &set);
+    BENCH_REQUIRE(sched_setaffinity(0, sizeof set, &set) == 0, "cannot pin to CPU %d", cpu);
 }
 
 static inline int bench_compare(const void *a, const void *b)

@@ -1,7 +1,8 @@
 /* bench/fairness.c: how long those at the end wait, next to those in the middle: many threads, few workers,
  * equal holds.
  *
- * The same load on a pool of one lock and one condition variable, which is what one would write. Usage:
+ * Pinned, every CPU has as many of the threads as of the workers. Free, the kernel moves threads about, and who waits
+ * where many others do waits longer: a shard serves its own callers first come, first served, and no other's. The same load on a pool of one lock and one condition variable, which is what one would write. Usage:
  * fairness [THREADS [WORKERS [HOLD_MS [SECONDS]]]]. */
 #include <corepool.h>
 #include <pthread.h>
@@ -15,12 +16,14 @@
 
 struct client {
     pthread_t thread;
+    int cpu; /* -1: free */
     unsigned waits;
     double wait_ms[WAITS_MAX];
 };
 
 struct contender {
     const char *name;
+    bool pinned;
     void (*open)(unsigned workers);
     void (*run)(void (*hold)(void)); /* one checkout and checkin */
     void (*close)(void);
@@ -103,8 +106,9 @@ static void corepool_close(void)
 }
 
 static const struct contender contenders[] = {
-    {"corepool", corepool_open, corepool_run, corepool_close},
-    {"mutex and condvar", condvar_open, condvar_run, condvar_close},
+    {"corepool, pinned", true, corepool_open, corepool_run, corepool_close},
+    {"corepool, free", false, corepool_open, corepool_run, corepool_close},
+    {"mutex and condvar", false, condvar_open, condvar_run, condvar_close},
 };
 
 /* --- load --- */
@@ -124,6 +128,8 @@ static void hold_and_note(void)
 static void *live(void *arg)
 {
     self = arg;
+    if (self->cpu >= 0)
+        bench_pin(self->cpu);
     while (!atomic_load_explicit(&stop, memory_order_relaxed)) {
         asked = bench_now_ns();
         contender->run(hold_and_note);
@@ -138,6 +144,7 @@ static void start_threads(unsigned threads)
     pthread_attr_setstacksize(&small, 128 * 1024);
     for (unsigned i = 0; i < threads; i++) {
         clients[i].waits = 0;
+        clients[i].cpu = contender->pinned ? bench_usable_cpu(i) : -1;
         BENCH_REQUIRE(pthread_create(&clients[i].thread, &small, live, &clients[i]) == 0,
                       "cannot start thread %u", i);
     }

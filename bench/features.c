@@ -4,7 +4,6 @@
  * that a change of the machine's speed hits all alike; figures are medians over the rounds, ratios are to the plain pool in
  * the same round. Usage: features [ROUNDS [PAIRS]]. */
 #include <corepool.h>
-#include <sched.h>
 
 #include "bench.h"
 
@@ -117,18 +116,6 @@ static double time_feature(const struct feature *feature, uint64_t pairs)
     return (double)(end - begin) / (double)pairs;
 }
 
-static void pin(void)
-{
-    cpu_set_t set;
-    BENCH_REQUIRE(sched_getaffinity(0, sizeof set, &set) == 0, "sched_getaffinity failed");
-    int cpu = 0;
-    while (!CPU_ISSET(cpu, &set))
-        cpu++;
-    CPU_ZERO(&set);
-    CPU_SET(cpu, &set);
-    BENCH_REQUIRE(sched_setaffinity(0, sizeof set, &set) == 0, "cannot pin to CPU %d", cpu);
-}
-
 static void end(corepool_runtime_t *runtime)
 {
     BENCH_REQUIRE(corepool_runtime_audit(runtime) == COREPOOL_OK, "audit: %s", corepool_error_detail());
@@ -148,7 +135,7 @@ int main(int argc, char **argv)
                       COREPOOL_OK, "start: %s", corepool_error_detail());
     for (struct feature *feature = features; feature < features + FEATURES; feature++)
         open_feature(feature, feature->portable ? portable : runtime);
-    pin();
+    bench_pin(bench_usable_cpu(0));
     for (unsigned round = 0; round < rounds; round++)
         for (struct feature *feature = features; feature < features + FEATURES; feature++) {
             feature->ns[round] = time_feature(feature, feature->slow ? pairs / SLOWER : pairs);

@@ -3,7 +3,6 @@
  * Every round runs each peer once, so that a change of the machine's speed hits all alike; figures are medians over the
  * rounds. Each run checks its own counts before its time is used. Usage: pair [ROUNDS [PAIRS]]. */
 #include <pthread.h>
-#include <sched.h>
 #include <unistd.h>
 
 #include "bench.h"
@@ -31,36 +30,17 @@ struct worker {
     int64_t begin, end;
 };
 
-static void pin(int cpu)
-{
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    CPU_SET(cpu, &set);
-    BENCH_REQUIRE(pthread_setaffinity_np(pthread_self(), sizeof set, &set) == 0, "cannot pin to CPU %d", cpu);
-}
-
 static void *work(void *arg)
 {
     struct worker *worker = arg;
     if (worker->cpu >= 0)
-        pin(worker->cpu);
+        bench_pin(worker->cpu);
     worker->peer->run(1000); /* caches and thread records */
     pthread_barrier_wait(worker->barrier);
     worker->begin = bench_now_ns();
     worker->peer->run(worker->pairs);
     worker->end = bench_now_ns();
     return NULL;
-}
-
-/* The n-th CPU that this process may use, wrapping round. */
-static int usable_cpu(unsigned n)
-{
-    cpu_set_t set;
-    BENCH_REQUIRE(sched_getaffinity(0, sizeof set, &set) == 0, "sched_getaffinity failed");
-    unsigned left = n % (unsigned)CPU_COUNT(&set);
-    for (int cpu = 0;; cpu++)
-        if (CPU_ISSET(cpu, &set) && left-- == 0)
-            return cpu;
 }
 
 /* ns of CPU per pair: wall time of the whole, times the CPUs that were busy, over all pairs. */
@@ -77,7 +57,7 @@ static double time_peer(const struct peer *peer, unsigned threads, bool pinned, 
     pthread_barrier_init(&barrier, NULL, threads);
     for (unsigned i = 0; i < threads; i++) {
         workers[i] = (struct worker){.barrier = &barrier, .peer = peer, .pairs = pairs / threads,
-                                     .cpu = pinned ? usable_cpu(i) : -1};
+                                     .cpu = pinned ? bench_usable_cpu(i) : -1};
         BENCH_REQUIRE(pthread_create(&workers[i].thread, NULL, work, &workers[i]) == 0, "cannot start thread %u", i);
     }
     for (unsigned i = 0; i < threads; i++) {
