@@ -2,7 +2,7 @@
 """CPU time per request of the relay example next to nginx as a reverse proxy: relay.py RELAY-PROGRAM [ROUNDS [SECONDS [CONNECTIONS]]]
 
 One nginx is the origin for both; the other is the proxy, with upstream keep-alive. wrk drives one of the two at a
-time; rounds alternate, so that a change of the machine's speed hits both alike. CPU time is read from /proc for
+time; rounds are short and alternate, so that a change of the machine's speed hits both alike. CPU time is read from /proc for
 the proxy's processes only, before and after each run. A run with an error or a refused request ends the benchmark."""
 
 import os
@@ -74,7 +74,7 @@ def drive(port, pid, seconds, connections):
 
 def main():
     relay_program = sys.argv[1]
-    rounds, seconds, connections = (int(a) for a in (sys.argv[2:5] + ["7", "4", "64"][len(sys.argv) - 2:]))
+    rounds, seconds, connections = (int(a) for a in (sys.argv[2:5] + ["25", "1", "64"][len(sys.argv) - 2:]))
     with tempfile.TemporaryDirectory() as folder:
         values = {"dir": folder, "origin": free_port(), "proxy": free_port(), "cpus": os.cpu_count()}
         relay_port = free_port()
