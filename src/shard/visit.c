@@ -7,6 +7,15 @@
 #include "shard/lease.h"
 #include "shard/shard.h"
 
+/* Off the CPU, by the portable shelf; ELSEWHERE: that is out of reach too, until a wake-up that is set. */
+static enum cp_shelf_outcome take_oldest(struct cp_slice *slice, struct cp_item **item)
+{
+    enum cp_shelf_outcome outcome = cp_shelf_take(&slice->shelf, CP_OLDEST, item);
+    if (outcome == CP_SHELF_ELSEWHERE && cp_slice_leave_cpu(slice))
+        outcome = cp_shelf_take(&slice->shelf, CP_OLDEST, item);
+    return outcome;
+}
+
 /* --- evicting ----------------------------------------------------------------------------------------------------- */
 
 /* Runs between two callers on this CPU, or under the portable shelf's lock step by step. */
@@ -15,11 +24,8 @@ void cp_slice_sift(struct cp_slice *slice)
     struct cp_item *item;
     slice->sift_wanted = false;
     for (uint32_t left = cp_shelf_idle(&slice->shelf); left > 0; left--) {
-        enum cp_shelf_outcome outcome = cp_shelf_take(&slice->shelf, CP_OLDEST, &item);
-        if (outcome == CP_SHELF_ELSEWHERE) {
-            slice->sift_wanted = !cp_slice_leave_cpu(slice); /* then with the next wake-up */
-            outcome = cp_shelf_take(&slice->shelf, CP_OLDEST, &item);
-        }
+        enum cp_shelf_outcome outcome = take_oldest(slice, &item);
+        slice->sift_wanted = outcome == CP_SHELF_ELSEWHERE; /* then with the next wake-up */
         if (outcome != CP_SHELF_DONE)
             return;
         cp_slot *slot = cp_slot_of(item);
@@ -106,10 +112,7 @@ void cp_slice_look(struct cp_slice *slice)
 void cp_slice_fetch(struct cp_slice *slice)
 {
     struct cp_item *item;
-    enum cp_shelf_outcome outcome = cp_shelf_take(&slice->shelf, CP_OLDEST, &item);
-    if (outcome == CP_SHELF_ELSEWHERE && cp_slice_leave_cpu(slice))
-        outcome = cp_shelf_take(&slice->shelf, CP_OLDEST, &item);
-    if (outcome != CP_SHELF_DONE) {
+    if (take_oldest(slice, &item) != CP_SHELF_DONE) {
         cp_visit_fetched(&slice->core, NULL);
         return;
     }
