@@ -2,45 +2,18 @@
 #include "support/fixture.h"
 
 #include <criterion/criterion.h>
-#include <dirent.h>
 #include <semaphore.h>
 #include <time.h>
 
 static sem_t done;
 
-static int count_descriptors(void)
-{
-    int count = 0;
-    DIR *directory = opendir("/proc/self/fd");
-    cr_assert(directory);
-    while (readdir(directory))
-        count++;
-    closedir(directory);
-    return count;
-}
-
-/* The first loop of a process opens libuv's signal pipe, which stays. */
-static void warm_up_libuv(void)
-{
-    uv_loop_t loop;
-    cr_assert_eq(uv_loop_init(&loop), 0);
-    cr_assert_eq(uv_loop_close(&loop), 0);
-}
-
 struct fixture fixture_start(void)
 {
     struct fixture fixture;
-    warm_up_libuv();
-    fixture.descriptors = count_descriptors();
+    laws_baseline();
     cr_assert_eq(sem_init(&done, 0, 0), 0);
     cr_assert_eq(corepool_runtime_start(NULL, &fixture.runtime), COREPOOL_OK, "%s", corepool_error_detail());
     return fixture;
-}
-
-/* Asked again, because a peer in this process closes its own ends in its own time. */
-static bool has_all_back(void *arg)
-{
-    return count_descriptors() == ((struct fixture *)arg)->descriptors;
 }
 
 void fixture_end(struct fixture *fixture)
@@ -49,8 +22,8 @@ void fixture_end(struct fixture *fixture)
     cr_assert_eq(corepool_runtime_stop(fixture->runtime, LAWS_PATIENCE_MS), COREPOOL_OK, "%s",
                  corepool_error_detail());
     cr_assert_eq(corepool_runtime_destroy(fixture->runtime), COREPOOL_OK);
-    cr_assert(laws_eventually(has_all_back, fixture), "%d descriptors, %d at the start", count_descriptors(),
-              fixture->descriptors);
+    /* Asked again, because a peer in this process closes its own ends in its own time. */
+    cr_assert(laws_eventually(laws_descriptors_are_back, NULL), "descriptors are left");
     laws_expect_no_leaks();
 }
 

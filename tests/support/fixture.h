@@ -7,7 +7,6 @@
 
 struct fixture {
     corepool_runtime_t *runtime;
-    int descriptors; /* before the start */
 };
 
 /* A runtime with the default options. */

@@ -78,6 +78,8 @@ void laws_expect_no_leaks(void);
  */
 void laws_baseline(void);
 void laws_expect_baseline(void);
+/* Of it, for laws_eventually, where somebody else closes descriptors in his own time. */
+bool laws_descriptors_are_back(void *arg);
 
 /* libuv starts its thread pool at first use and keeps it: before laws_start, so that it is part of the
  * baseline. */
