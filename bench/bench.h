@@ -1,7 +1,8 @@
-/* bench/bench.h: what the benchmarks share: threads that start together, clocks, medians. */
+/* bench/bench.h: what the benchmarks share: arguments, CPUs, clocks, medians. */
 #ifndef BENCH_H
 #define BENCH_H
 
+#include <errno.h>
 #include <sched.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -24,6 +25,38 @@ static inline int64_t bench_now_ns(void)
     struct timespec ts;
     clock_gettime(CLOCK_MONOTONIC, &ts);
     return ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
+}
+
+/* CPU time of the calling thread: others on the machine do not count. */
+static inline int64_t bench_cpu_ns(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+    return ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
+}
+
+/* Argument `n` of the program, `otherwise` where it is not given. What is no whole number from least to most ends the program
+ * with `usage`. */
+static inline uint64_t bench_argument(int argc, char **argv, int n, uint64_t otherwise, uint64_t least, uint64_t most,
+                                      const char *usage)
+{
+    char *end;
+    if (n >= argc)
+        return otherwise;
+    errno = 0;
+    uint64_t value = strtoull(argv[n], &end, 10);
+    BENCH_REQUIRE(argv[n][0] >= '0' && argv[n][0] <= '9' && !*end && !errno && value >= least && value <= most,
+                  "\"%s\" is not a number from %llu to %llu; usage: %s", argv[n], (unsigned long long)least,
+                  (unsigned long long)most, usage);
+    return value;
+}
+
+/* How many CPUs this process may use. */
+static inline unsigned bench_usable_cpus(void)
+{
+    cpu_set_t set;
+    BENCH_REQUIRE(sched_getaffinity(0, sizeof set, &set) == 0, "sched_getaffinity failed");
+    return (unsigned)CPU_COUNT(&set);
 }
 
 /* The n-th CPU that this process may use, wrapping round. */

@@ -4,6 +4,7 @@
   src/LAYER/  its own layer and those below, public headers; the core neither libuv nor a clock nor a lock
   include/    public headers and the system's
   tools/ bench/ tests/examples/  public headers, the system's and their own
+  bench/layers/  also src/ up to the core: each program times one piece of it by itself, and plays those above
   tests/      may reach inside
 
 Quoted includes in src/ are written from there ("base/error.h"); but a header of which each platform has its own has no
@@ -15,6 +16,7 @@ from pathlib import Path
 
 LAYERS = ["base", "machine", "core", "shard", "front", "workers"]
 OUTSIDE = ["tools", "bench", "tests/examples"]
+PIECES = "bench/layers"
 IMPURE = {"uv.h", "time.h", "sys/time.h", "pthread.h", "threads.h", "semaphore.h"}
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 
@@ -57,6 +59,12 @@ def check_outside(root, path, quoted, name):
     return check_public(root, path, quoted, name) if name.startswith("corepool") else None
 
 
+def check_piece(root, path, quoted, name):
+    if quoted and name == "bench.h":
+        return None
+    return check_layer(root, path, "core", True, name) if quoted and "/" in name else check_outside(root, path, quoted, name)
+
+
 def main():
     root = Path(sys.argv[1])
     checked = 0
@@ -64,7 +72,9 @@ def main():
     work = [(p, lambda p, q, n, layer=layer: check_layer(root, p, layer, q, n))
             for layer in LAYERS for p in sources(root / "src" / layer)]
     work += [(p, lambda p, q, n: check_public(root, p, q, n)) for p in sources(root / "include")]
-    work += [(p, lambda p, q, n: check_outside(root, p, q, n)) for top in OUTSIDE for p in sources(root / top)]
+    pieces = sources(root / PIECES)
+    work += [(p, lambda p, q, n: check_piece(root, p, q, n)) for p in pieces]
+    work += [(p, lambda p, q, n: check_outside(root, p, q, n)) for top in OUTSIDE for p in sources(root / top) if p not in pieces]
     for path, check in work:
         for number, quoted, name in includes(path):
             checked += 1
