@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "machine/topology.h"
@@ -16,8 +17,10 @@
  * cpuset is used within a breath. */
 #define REGAIN_INTERVAL_NS (200 * CP_NS_PER_MS)
 
-/* Blocks are cut from chunks of this size, so that thousands of small slices do not cost a page or more each. */
-#define CHUNK_BYTES ((size_t)256 * 1024)
+/* Blocks are cut from chunks, so that thousands of small slices do not cost a page or more each; each is twice as large as
+ * the one before, so that hundreds of shards with a few slices each do not cost the largest. */
+#define CHUNK_BYTES_MIN ((size_t)16 * 1024)
+#define CHUNK_BYTES_MAX ((size_t)256 * 1024)
 
 struct cp_chunk {
     struct cp_chunk *next;
@@ -31,12 +34,20 @@ struct start {
     char detail[256];
 };
 
+/* For at least so many bytes. */
+static size_t next_chunk_bytes(const struct corepool_shard *shard, size_t bytes)
+{
+    size_t size = shard->chunks ? 2 * shard->chunks->bytes : CHUNK_BYTES_MIN;
+    size = size < CHUNK_BYTES_MAX ? size : CHUNK_BYTES_MAX;
+    return bytes + sizeof(struct cp_chunk) > size ? bytes + sizeof(struct cp_chunk) : size;
+}
+
 void *cp_shard_alloc(struct corepool_shard *shard, size_t bytes)
 {
     bytes = (bytes + CP_CACHE_LINE - 1) & ~(size_t)(CP_CACHE_LINE - 1);
     struct cp_chunk *chunk = shard->chunks;
     if (!chunk || chunk->bytes - chunk->used < bytes) {
-        size_t size = bytes + sizeof *chunk > CHUNK_BYTES ? bytes + sizeof *chunk : CHUNK_BYTES;
+        size_t size = next_chunk_bytes(shard, bytes);
         chunk = cp_topology_alloc(shard->topology, shard->index, size);
         if (!chunk)
             return NULL;
@@ -198,10 +209,22 @@ static void on_timer(uv_timer_t *timer)
 
 /* --- start and stop --------------------------------------------------------------------------------------------- */
 
+/* Before 1.51 a uv_loop_init that fails leaves its epoll descriptor open. */
+#define UV_VERSION_WITHOUT_LEAK (1 << 16 | 51 << 8)
+
+static int init_loop(uv_loop_t *uv)
+{
+    uv->backend_fd = -1; /* it may fail before it sets this itself */
+    int status = uv_loop_init(uv);
+    if (status < 0 && uv_version() < UV_VERSION_WITHOUT_LEAK && uv->backend_fd != -1)
+        close(uv->backend_fd);
+    return status;
+}
+
 static int open_handles(struct corepool_shard *shard)
 {
     cp_loop_init(&shard->loop);
-    int status = uv_loop_init(&shard->uv);
+    int status = init_loop(&shard->uv);
     if (status < 0)
         return cp_fail(COREPOOL_ESYSTEM, "shard %u: uv_loop_init: %s", shard->index, uv_strerror(status));
     status = cp_loop_open(&shard->loop, &shard->uv, cp_self);
