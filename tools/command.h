@@ -37,6 +37,9 @@ void map_members(const corepool_topology_t *plan, unsigned shard, unsigned *cpus
 /* "rseq", "portable". */
 const char *map_shelf_name(corepool_shelf_kind_t kind);
 
+/* The shelf of a runtime with that plan, and why; `reason` may become NULL. */
+corepool_shelf_kind_t map_shelf(const corepool_topology_t *plan, const char **reason);
+
 /* "cpu", "core", "cache": what a shard stands for, in the words of --place. */
 const char *map_place_name(corepool_place_t place);
 

@@ -14,6 +14,14 @@ const char *map_shelf_name(corepool_shelf_kind_t kind)
     return kind == COREPOOL_SHELF_RSEQ ? "rseq" : "portable";
 }
 
+corepool_shelf_kind_t map_shelf(const corepool_topology_t *plan, const char **reason)
+{
+    if (corepool_topology_is_real(plan))
+        return corepool_shelf_probe(reason);
+    *reason = "a runtime over a machine that is not here is unpinned";
+    return COREPOOL_SHELF_PORTABLE;
+}
+
 const char *map_place_name(corepool_place_t place)
 {
     static const char *const names[] = {"cpu", "core", "cache"};
@@ -254,15 +262,14 @@ void map_print(FILE *out, const corepool_topology_t *cpus, const corepool_topolo
 {
     unsigned shards = corepool_topology_shards(plan);
     const char *reason = NULL;
-    corepool_shelf_kind_t shelf = corepool_shelf_probe(&reason);
+    corepool_shelf_kind_t shelf = map_shelf(plan, &reason);
     fprintf(out, "machine  %s: %u usable CPU%s", corepool_topology_is_real(plan) ? "this one" : "synthetic",
             corepool_topology_shards(cpus), corepool_topology_shards(cpus) > 1 ? "s" : "");
     print_count(out, "core", count_different(cpus, core_of));
     print_count(out, "package", count_different(cpus, package_of));
     print_count(out, "NUMA node", count_different(cpus, node_of));
     fprintf(out, "\nshards   %u\n", shards);
-    fprintf(out, "shelf    %s%s%s%s\n", map_shelf_name(shelf), reason == NULL ? "" : ": ",
-            reason == NULL ? "" : reason, corepool_topology_is_real(plan) ? "" : " (asked on this machine)");
+    fprintf(out, "shelf    %s%s%s\n", map_shelf_name(shelf), reason == NULL ? "" : ": ", reason == NULL ? "" : reason);
     if (shards > 1)
         fprintf(out,
                 "pools    %u workers or more: a slice on every shard; fewer: on as many shards as workers, "

@@ -124,7 +124,7 @@ static json_t *describe_topology(const corepool_topology_t *plan, corepool_place
     const char *reason = NULL;
     json_t *object = tool_need(json_object());
     json_t *shards = tool_need(json_array()), *shard_of = tool_need(json_array());
-    corepool_shelf_kind_t shelf = corepool_shelf_probe(&reason);
+    corepool_shelf_kind_t shelf = map_shelf(plan, &reason);
     for (unsigned i = 0; i < corepool_topology_shards(plan); i++)
         append_new(shards, describe_shard(plan, i));
     for (unsigned cpu = 0; cpu < corepool_topology_possible_cpus(plan); cpu++)
