@@ -64,11 +64,11 @@ typedef struct corepool_runtime_options {
     corepool_stall_cb on_stall;  /* default none */
 } corepool_runtime_options_t;
 
-/* Starts one pinned thread with its libuv loop per shard; all or nothing. options: NULL for the defaults,
- * caller keeps. Blocks until every shard runs. Returns COREPOOL_OK with *runtime to be stopped and destroyed
+/* Starts one pinned thread with its libuv loop, of four descriptors, per shard; all or nothing. options: NULL for the
+ * defaults, caller keeps. Blocks until every shard runs. Returns COREPOOL_OK with *runtime to be stopped and destroyed
  * by the caller; else nothing was started, *runtime is NULL and the detail says why: COREPOOL_EINVAL (a
- * field), COREPOOL_ENOTSUP (rseq asked for and not there), COREPOOL_ESYSTEM (no usable CPU, no thread, pin
- * refused), COREPOOL_ENOMEM, COREPOOL_EDEADLK (called on a shard). */
+ * field), COREPOOL_ENOTSUP (rseq asked for and not there), COREPOOL_ESYSTEM (no usable CPU, no thread, no
+ * descriptor, pin refused), COREPOOL_ENOMEM, COREPOOL_EDEADLK (called on a shard). */
 COREPOOL_PUBLIC int corepool_runtime_start(const corepool_runtime_options_t *options, corepool_runtime_t **runtime);
 
 /* Brings everything down, rung by rung: (1) every pool stops accepting, its waiting requests end with
