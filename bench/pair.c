@@ -18,6 +18,14 @@ static const struct peer *const peers[] = {
     &peer_corepool_rseq,
     &peer_corepool_portable,
     &peer_mutex,
+#ifdef BENCH_APR
+    &peer_apr,
+#endif
+#ifdef BENCH_CK
+    &peer_ck_stack,
+    &peer_ck_ring,
+#endif
+    &peer_local,
 };
 #define PEERS (sizeof peers / sizeof peers[0])
 
@@ -35,11 +43,13 @@ static void *work(void *arg)
     struct worker *worker = arg;
     if (worker->cpu >= 0)
         bench_pin(worker->cpu);
+    worker->peer->enter();
     worker->peer->run(1000); /* caches and thread records */
     pthread_barrier_wait(worker->barrier);
     worker->begin = bench_now_ns();
     worker->peer->run(worker->pairs);
     worker->end = bench_now_ns();
+    worker->peer->leave();
     return NULL;
 }
 
@@ -50,7 +60,7 @@ static double time_peer(const struct peer *peer, unsigned threads, bool pinned, 
     pthread_barrier_t barrier;
     const char *why = "";
     int64_t begin = INT64_MAX, end = 0;
-    if (!peer->open(&why)) {
+    if (!peer->open(PEER_RESOURCES, threads, &why)) {
         fprintf(stderr, "bench: without %s: %s\n", peer->name, why);
         return -1;
     }

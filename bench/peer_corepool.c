@@ -4,8 +4,8 @@
 #include "bench.h"
 #include "peers.h"
 
-static struct peer_resource resources[PEER_RESOURCES];
-static unsigned opened;
+static struct peer_resource *resources;
+static unsigned opened, all;
 static corepool_runtime_t *runtime;
 static corepool_pool_t pool;
 
@@ -19,33 +19,37 @@ static int init(corepool_worker_t *worker, void *pool_state, void **resource)
 
 static const corepool_class_t resource_class = {.name = "resource", .init = init};
 
-static bool open_on(corepool_shelf_kind_t shelf, const char **why)
+static bool open_on(corepool_shelf_kind_t shelf, unsigned count, const char **why)
 {
     corepool_runtime_options_t options = {.shelf = shelf};
     corepool_stats_t stats;
     opened = 0;
-    for (unsigned i = 0; i < PEER_RESOURCES; i++)
-        resources[i].touched = 0;
+    all = count;
+    resources = peer_allocate(count);
+    BENCH_REQUIRE(resources, "no memory for %u resources", count);
     if (corepool_runtime_start(&options, &runtime) != COREPOOL_OK) {
         *why = corepool_error_detail();
+        free(resources);
         return false;
     }
-    BENCH_REQUIRE(corepool_pool_open(runtime, &resource_class, NULL, PEER_RESOURCES, NULL, &pool) == COREPOOL_OK,
+    BENCH_REQUIRE(corepool_pool_open(runtime, &resource_class, NULL, all, NULL, &pool) == COREPOOL_OK,
                   "corepool_pool_open: %s", corepool_error_detail());
     do
         BENCH_REQUIRE(corepool_pool_stats(pool, &stats) == COREPOOL_OK, "stats: %s", corepool_error_detail());
-    while (stats.idle < PEER_RESOURCES);
+    while (stats.idle < all);
     return true;
 }
 
-static bool open_rseq(const char **why)
+static bool open_rseq(unsigned count, unsigned threads, const char **why)
 {
-    return open_on(COREPOOL_SHELF_RSEQ, why);
+    (void)threads;
+    return open_on(COREPOOL_SHELF_RSEQ, count, why);
 }
 
-static bool open_portable(const char **why)
+static bool open_portable(unsigned count, unsigned threads, const char **why)
 {
-    return open_on(COREPOOL_SHELF_PORTABLE, why);
+    (void)threads;
+    return open_on(COREPOOL_SHELF_PORTABLE, count, why);
 }
 
 static void run(uint64_t pairs)
@@ -60,18 +64,21 @@ static void run(uint64_t pairs)
 
 static uint64_t close_peer(void)
 {
-    uint64_t touched = 0;
     corepool_stats_t stats;
-    BENCH_REQUIRE(corepool_pool_stats(pool, &stats) == COREPOOL_OK && stats.idle == PEER_RESOURCES,
+    BENCH_REQUIRE(corepool_pool_stats(pool, &stats) == COREPOOL_OK && stats.idle == all,
                   "corepool: not every resource came back");
     BENCH_REQUIRE(corepool_runtime_audit(runtime) == COREPOOL_OK, "audit: %s", corepool_error_detail());
     BENCH_REQUIRE(corepool_runtime_stop(runtime, COREPOOL_INFINITE) == COREPOOL_OK, "stop: %s", corepool_error_detail());
     BENCH_REQUIRE(corepool_runtime_destroy(runtime) == COREPOOL_OK, "destroy: %s", corepool_error_detail());
-    for (unsigned i = 0; i < PEER_RESOURCES; i++)
-        touched += resources[i].touched;
+    uint64_t touched = peer_sum(resources, all);
+    free(resources);
     BENCH_REQUIRE(touched == stats.checkouts, "corepool counts %llu checkouts", (unsigned long long)stats.checkouts);
     return touched;
 }
 
-const struct peer peer_corepool_rseq = {"corepool, rseq shelf", open_rseq, run, close_peer};
-const struct peer peer_corepool_portable = {"corepool, portable shelf", open_portable, run, close_peer};
+const struct peer peer_corepool_rseq = {.name = "corepool, rseq shelf", .open = open_rseq,
+                                        .enter = peer_no_thread, .leave = peer_no_thread, .run = run,
+                                        .close = close_peer};
+const struct peer peer_corepool_portable = {.name = "corepool, portable shelf", .open = open_portable,
+                                            .enter = peer_no_thread, .leave = peer_no_thread, .run = run,
+                                            .close = close_peer};

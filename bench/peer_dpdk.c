@@ -1,5 +1,6 @@
 /* bench/peer_dpdk.c: DPDK's rte_mempool with its per-lcore cache, all inline. Threads of the benchmark register as
- * lcores, else they would go past the cache. */
+ * lcores, else they would go past the cache. What the caches may keep comes on top of the resources asked for, as its
+ * guide wants it: else a thread could find nothing while another's cache is full. So it never runs empty. */
 #include <rte_eal.h>
 #include <rte_lcore.h>
 #include <rte_mempool.h>
@@ -8,8 +9,10 @@
 #include "peers.h"
 
 /* The cache has to hold what one thread needs, the ring behind it the rest. */
-#define OBJECTS 255
-#define CACHE 32
+#define OBJECTS_MIN 255u
+#define CACHE 32u
+/* A cache is emptied once it holds half as much again. */
+#define CACHE_MOST (CACHE * 3 / 2)
 
 static struct rte_mempool *mempool;
 
@@ -32,30 +35,53 @@ static void clear(struct rte_mempool *pool, void *arg, void *object, unsigned in
     ((struct peer_resource *)object)->touched = 0;
 }
 
-static bool open_peer(const char **why)
+static bool open_peer(unsigned resources, unsigned threads, const char **why)
 {
+    unsigned objects = resources + threads * CACHE_MOST;
     if (!start_eal(why))
         return false;
-    mempool = rte_mempool_create("bench", OBJECTS, sizeof(struct peer_resource), CACHE, 0, NULL, NULL, clear, NULL,
-                                 SOCKET_ID_ANY, 0);
+    mempool = rte_mempool_create("bench", objects > OBJECTS_MIN ? objects : OBJECTS_MIN, sizeof(struct peer_resource),
+                                 CACHE, 0, NULL, NULL, clear, NULL, SOCKET_ID_ANY, 0);
     if (!mempool)
         *why = "rte_mempool_create failed";
     return mempool != NULL;
 }
 
-static void run(uint64_t pairs)
+static _Thread_local bool foreign;
+
+static void enter(void)
 {
-    bool foreign = rte_lcore_id() == LCORE_ID_ANY;
+    foreign = rte_lcore_id() == LCORE_ID_ANY;
     if (foreign)
         BENCH_REQUIRE(rte_thread_register() == 0, "rte_thread_register failed");
-    while (pairs--) {
-        void *object;
-        BENCH_REQUIRE(rte_mempool_get(mempool, &object) == 0, "rte_mempool is empty");
-        ((struct peer_resource *)object)->touched++;
-        rte_mempool_put(mempool, object);
-    }
+}
+
+static void leave(void)
+{
     if (foreign)
         rte_thread_unregister();
+    foreign = false;
+}
+
+static struct peer_resource *take(void)
+{
+    void *object;
+    BENCH_REQUIRE(rte_mempool_get(mempool, &object) == 0, "rte_mempool is empty");
+    return object;
+}
+
+static void give(struct peer_resource *resource)
+{
+    rte_mempool_put(mempool, resource);
+}
+
+static void run(uint64_t pairs)
+{
+    while (pairs--) {
+        struct peer_resource *resource = take();
+        resource->touched++;
+        give(resource);
+    }
 }
 
 static void add(struct rte_mempool *pool, void *sum, void *object, unsigned index)
@@ -73,4 +99,5 @@ static uint64_t close_peer(void)
     return touched;
 }
 
-const struct peer peer_dpdk = {"DPDK rte_mempool", open_peer, run, close_peer};
+const struct peer peer_dpdk = {.name = "rte_mempool", .floor = true, .open = open_peer, .enter = enter,
+                               .leave = leave, .take = take, .give = give, .run = run, .close = close_peer};

@@ -4,20 +4,27 @@
 #include "bench.h"
 #include "peers.h"
 
-static struct peer_resource resources[PEER_RESOURCES];
-static struct peer_resource *stack[PEER_RESOURCES];
-static unsigned idle;
+static struct peer_resource *resources;
+static struct peer_resource **stack;
+static unsigned idle, all;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t given = PTHREAD_COND_INITIALIZER;
 static unsigned waiting;
 
-static bool open_peer(const char **why)
+static bool open_peer(unsigned count, unsigned threads, const char **why)
 {
-    (void)why;
-    for (idle = 0; idle < PEER_RESOURCES; idle++) {
-        resources[idle].touched = 0;
-        stack[idle] = &resources[idle];
+    (void)threads;
+    resources = peer_allocate(count);
+    stack = calloc(count, sizeof(struct peer_resource *));
+    if (!resources || !stack) {
+        *why = "out of memory";
+        free(resources);
+        free(stack);
+        return false;
     }
+    for (idle = 0; idle < count; idle++)
+        stack[idle] = &resources[idle];
+    all = count;
     return true;
 }
 
@@ -53,11 +60,13 @@ static void run(uint64_t pairs)
 
 static uint64_t close_peer(void)
 {
-    uint64_t touched = 0;
-    BENCH_REQUIRE(idle == PEER_RESOURCES, "mutex: %u of %u resources came back", idle, PEER_RESOURCES);
-    for (unsigned i = 0; i < PEER_RESOURCES; i++)
-        touched += resources[i].touched;
+    BENCH_REQUIRE(idle == all, "mutex: %u of %u resources came back", idle, all);
+    uint64_t touched = peer_sum(resources, all);
+    free(resources);
+    free(stack);
     return touched;
 }
 
-const struct peer peer_mutex = {"mutex free list", open_peer, run, close_peer};
+const struct peer peer_mutex = {.name = "mutex free list", .open = open_peer, .enter = peer_no_thread,
+                                .leave = peer_no_thread, .take = take, .give = give, .run = run,
+                                .close = close_peer};

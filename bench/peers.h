@@ -1,30 +1,45 @@
-/* bench/peers.h: the pools that the pair benchmark compares: 16 resources, take one, touch it, give it back. */
+/* bench/peers.h: the peers that there are, and what they share. */
 #ifndef BENCH_PEERS_H
 #define BENCH_PEERS_H
 
-#include <stdbool.h>
-#include <stdint.h>
+#include <stdlib.h>
 
+#include "command/peer.h"
+
+/* Of the pair benchmark. */
 #define PEER_RESOURCES 16
 
-/* One cache line, so that touching one resource does not disturb its neighbours. */
-struct peer_resource {
-    uint64_t touched;
-} __attribute__((aligned(64)));
-
-struct peer {
-    const char *name;
-    /* False: not available here; *why says what is missing. */
-    bool (*open)(const char **why);
-    /* Runs `pairs` pairs on the calling thread. Each peer has a loop of its own, so that what is inline stays inline. */
-    void (*run)(uint64_t pairs);
-    /* Checks that every resource is back; returns the sum of all touches. */
-    uint64_t (*close)(void);
-};
-
-extern const struct peer peer_mutex, peer_corepool_rseq, peer_corepool_portable;
+extern const struct peer peer_mutex, peer_local, peer_corepool_rseq, peer_corepool_portable;
 #ifdef BENCH_DPDK
 extern const struct peer peer_dpdk;
 #endif
+#ifdef BENCH_APR
+extern const struct peer peer_apr;
+#endif
+#ifdef BENCH_CK
+extern const struct peer peer_ck_stack, peer_ck_ring;
+#endif
+
+/* Zeroed, to be freed; NULL without memory. */
+static inline struct peer_resource *peer_allocate(unsigned count)
+{
+    size_t bytes = count * sizeof(struct peer_resource);
+    struct peer_resource *resources = aligned_alloc(sizeof *resources, bytes);
+    for (unsigned i = 0; resources && i < count; i++)
+        resources[i] = (struct peer_resource){0};
+    return resources;
+}
+
+static inline uint64_t peer_sum(const struct peer_resource *resources, unsigned count)
+{
+    uint64_t touched = 0;
+    for (unsigned i = 0; i < count; i++)
+        touched += resources[i].touched;
+    return touched;
+}
+
+static inline void peer_no_thread(void)
+{
+}
 
 #endif

@@ -2,9 +2,10 @@
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 
-# Debian 12 names: what the library and the tool are built from, and what only the tests need.
+# Debian 12 names: what the library and the tool are built from, and what only the tests need, and only the benchmarks.
 run_packages=(gcc libc6-dev meson ninja-build pkg-config libuv1-dev libhwloc-dev libhttp-parser-dev libjansson-dev)
 test_packages=(libcriterion-dev clang g++ python3 binutils nginx strace util-linux spin)
+bench_packages=(libdpdk-dev libaprutil1-dev libapr1-dev libck-dev gnuplot-nox)
 
 say() {
     printf '%s\n' "$*" >&2
