@@ -51,22 +51,25 @@ static inline uint64_t bench_argument(int argc, char **argv, int n, uint64_t oth
     return value;
 }
 
-/* How many CPUs this process may use. */
-static inline unsigned bench_usable_cpus(void)
+/* The CPUs that this process may use as it was started, whatever its threads have been pinned to since. */
+static cpu_set_t bench_cpus;
+
+__attribute__((constructor)) static void bench_note_cpus(void)
 {
-    cpu_set_t set;
-    BENCH_REQUIRE(sched_getaffinity(0, sizeof set, &set) == 0, "sched_getaffinity failed");
-    return (unsigned)CPU_COUNT(&set);
+    BENCH_REQUIRE(sched_getaffinity(0, sizeof bench_cpus, &bench_cpus) == 0, "sched_getaffinity failed");
 }
 
-/* The n-th CPU that this process may use, wrapping round. */
+static inline unsigned bench_usable_cpus(void)
+{
+    return (unsigned)CPU_COUNT(&bench_cpus);
+}
+
+/* The n-th of them, wrapping round. */
 static inline int bench_usable_cpu(unsigned n)
 {
-    cpu_set_t set;
-    BENCH_REQUIRE(sched_getaffinity(0, sizeof set, &set) == 0, "sched_getaffinity failed");
-    unsigned left = n % (unsigned)CPU_COUNT(&set);
+    unsigned left = n % bench_usable_cpus();
     for (int cpu = 0;; cpu++)
-        if (CPU_ISSET(cpu, &set) && left-- == 0)
+        if (CPU_ISSET(cpu, &bench_cpus) && left-- == 0)
             return cpu;
 }
 

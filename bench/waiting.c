@@ -1,0 +1,305 @@
+/* bench/waiting.c: many threads, few resources, and work to be done with them: how much of the machine does that work, and
+ * how long are the waits?
+ *
+ * A hold is work on the CPU, so whatever a pool spends on handing over, switching threads or letting a CPU lie idle is
+ * missing from the useful share: the CPU time within holds, of all CPU time there was. Every CPU has as many of the
+ * threads as of the resources; pinned, threads stay there; free, the kernel moves them about. Next to corepool: the least
+ * that is fair (a bare hand-off), and two that let who comes by go first. Every round runs each of them once; shares are
+ * medians over the rounds, waits are those of all rounds together (to 3 %).
+ * Usage: waiting [ROUNDS [MILLISECONDS of each run [THREADS]]]. */
+#include "waiting.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "bench.h"
+
+#define MAX_ROUNDS 101
+#define MAX_THREADS 4096
+
+struct resource resources[WAITING_RESOURCES_MAX];
+
+static const struct contender *const contenders[] = {
+    &waiting_corepool,
+    &waiting_handoff,
+    &waiting_condvar,
+#ifdef BENCH_APR
+    &waiting_apr,
+#endif
+};
+#define CONTENDERS (sizeof contenders / sizeof contenders[0])
+
+/* --- waits: a histogram, so that noting one allocates nothing --- */
+
+#define STEPS_LOG 5 /* buckets per power of two: 32 */
+#define BUCKETS (36 << STEPS_LOG) /* up to 2^40 ns */
+
+struct waits {
+    uint64_t count, most;
+    uint32_t buckets[BUCKETS];
+};
+
+static unsigned bucket_of(uint64_t ns)
+{
+    unsigned power = ns >> (STEPS_LOG + 1) ? 63 - (unsigned)__builtin_clzll(ns) - STEPS_LOG : 0;
+    unsigned bucket = (power << STEPS_LOG) + (unsigned)(ns >> power);
+    return bucket < BUCKETS ? bucket : BUCKETS - 1;
+}
+
+/* The largest of a bucket. */
+static uint64_t limit_of(unsigned bucket)
+{
+    unsigned power = bucket >> (STEPS_LOG + 1) ? (bucket >> STEPS_LOG) - 1 : 0;
+    return (((uint64_t)bucket - (power << STEPS_LOG) + 1) << power) - 1;
+}
+
+static void note(struct waits *waits, uint64_t ns)
+{
+    waits->count++;
+    waits->most = ns > waits->most ? ns : waits->most;
+    waits->buckets[bucket_of(ns)]++;
+}
+
+static void add(struct waits *to, const struct waits *from)
+{
+    to->count += from->count;
+    to->most = from->most > to->most ? from->most : to->most;
+    for (unsigned i = 0; i < BUCKETS; i++)
+        to->buckets[i] += from->buckets[i];
+}
+
+/* µs that all but one of `one_in` took at most. */
+static double quantile(const struct waits *waits, uint64_t one_in)
+{
+    uint64_t left = waits->count - waits->count / one_in;
+    unsigned i = 0;
+    for (; i < BUCKETS - 1 && waits->buckets[i] < left; i++)
+        left -= waits->buckets[i];
+    uint64_t limit = limit_of(i);
+    return (double)(limit < waits->most ? limit : waits->most) / 1e3;
+}
+
+/* --- holds --- */
+
+static uint64_t turns_per_us;
+
+static void spin(uint64_t turns)
+{
+    for (uint64_t i = 0; i < turns; i++)
+        __asm__ volatile("" ::: "memory");
+}
+
+/* By the CPU time that it takes; the least of a few tries is the one that nothing disturbed. */
+static void calibrate(void)
+{
+    const uint64_t turns = 1000000;
+    int64_t least = INT64_MAX;
+    for (unsigned i = 0; i < 20; i++) {
+        int64_t begin = bench_cpu_ns();
+        spin(turns);
+        int64_t ns = bench_cpu_ns() - begin;
+        least = ns < least ? ns : least;
+    }
+    turns_per_us = turns * 1000 / (uint64_t)least;
+}
+
+/* --- load --- */
+
+struct load {
+    bool pinned;
+    unsigned per_cpu; /* resources of a CPU */
+    unsigned hold_us;
+};
+
+struct client {
+    pthread_t thread;
+    int cpu; /* -1: free */
+    int64_t useful; /* ns of CPU time within holds */
+    struct waits waits;
+};
+
+static struct client *clients;
+static pthread_barrier_t start;
+static _Atomic bool stop;
+static const struct contender *contender;
+static uint64_t hold_turns;
+
+/* Returns its CPU time. */
+static int64_t hold(struct resource *resource)
+{
+    BENCH_REQUIRE(resource->holders++ == 0, "%s: two have one resource", contender->name);
+    int64_t begin = bench_cpu_ns();
+    spin(hold_turns);
+    int64_t used = bench_cpu_ns() - begin;
+    resource->uses++;
+    resource->holders--;
+    return used;
+}
+
+static void *live(void *arg)
+{
+    struct client *client = arg;
+    if (client->cpu >= 0)
+        bench_pin(client->cpu);
+    pthread_barrier_wait(&start);
+    while (!atomic_load_explicit(&stop, memory_order_relaxed)) {
+        int64_t asked = bench_now_ns();
+        struct resource *resource = contender->take();
+        note(&client->waits, (uint64_t)(bench_now_ns() - asked));
+        client->useful += hold(resource);
+        contender->give(resource);
+    }
+    return NULL;
+}
+
+static void start_clients(unsigned threads, bool pinned)
+{
+    pthread_attr_t small;
+    pthread_attr_init(&small);
+    pthread_attr_setstacksize(&small, 128 * 1024);
+    pthread_barrier_init(&start, NULL, threads + 1);
+    for (unsigned i = 0; i < threads; i++) {
+        clients[i] = (struct client){.cpu = pinned ? bench_usable_cpu(i) : -1};
+        BENCH_REQUIRE(pthread_create(&clients[i].thread, &small, live, &clients[i]) == 0, "cannot start thread %u", i);
+    }
+    pthread_attr_destroy(&small);
+}
+
+/* --- rounds --- */
+
+struct outcome {
+    double share[MAX_ROUNDS], to_handoff[MAX_ROUNDS];
+    double holds; /* a second, of all rounds */
+    struct waits waits;
+};
+
+static uint64_t sum_uses(unsigned count)
+{
+    uint64_t uses = 0;
+    for (unsigned i = 0; i < count; i++)
+        uses += resources[i].uses;
+    return uses;
+}
+
+/* Adds a run to the outcome; returns its useful share. */
+static double run(const struct load *load, unsigned threads, unsigned ms, struct outcome *outcome)
+{
+    const struct timespec time = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L};
+    unsigned cpus = bench_usable_cpus();
+    int64_t useful = 0;
+    uint64_t waits = 0;
+    hold_turns = turns_per_us * load->hold_us;
+    memset(resources, 0, sizeof resources);
+    contender->open(cpus, load->per_cpu);
+    atomic_store(&stop, false);
+    start_clients(threads, load->pinned);
+    pthread_barrier_wait(&start);
+    int64_t begin = bench_now_ns();
+    nanosleep(&time, NULL);
+    atomic_store(&stop, true);
+    for (unsigned i = 0; i < threads; i++) {
+        pthread_join(clients[i].thread, NULL);
+        useful += clients[i].useful;
+        waits += clients[i].waits.count;
+        add(&outcome->waits, &clients[i].waits);
+    }
+    double wall = (double)(bench_now_ns() - begin);
+    pthread_barrier_destroy(&start);
+    uint64_t uses = sum_uses(cpus * load->per_cpu);
+    BENCH_REQUIRE(uses == waits && uses > 0, "%s: %llu uses, %llu takes", contender->name,
+                  (unsigned long long)uses, (unsigned long long)waits);
+    contender->close(uses);
+    outcome->holds += (double)uses / wall * 1e9;
+    return (double)useful / (cpus * wall);
+}
+
+static void print_waits(const struct waits *waits)
+{
+    double middle = quantile(waits, 2), last = quantile(waits, 10000);
+    printf(" %9.1f %9.1f", middle, quantile(waits, 100));
+    if (waits->count < 10000)
+        printf(" %11s %11.1f %11s\n", "-", (double)waits->most / 1e3, "-");
+    else
+        printf(" %11.1f %11.1f %11.3g\n", last, (double)waits->most / 1e3, last / middle);
+}
+
+static const struct outcome *find(const struct outcome *outcomes, const struct contender *one)
+{
+    for (unsigned i = 0; i < CONTENDERS; i++)
+        if (contenders[i] == one)
+            return &outcomes[i];
+    return NULL;
+}
+
+/* Of corepool's last waits to another's. */
+static void print_last(const struct outcome *outcomes, const struct contender *other)
+{
+    const struct waits *ours = &find(outcomes, &waiting_corepool)->waits, *theirs = &find(outcomes, other)->waits;
+    if (ours->count >= 10000 && theirs->count >= 10000)
+        printf("; p99.99 to that of %s: %.3f", other->name, quantile(ours, 10000) / quantile(theirs, 10000));
+}
+
+static void print(const struct load *load, struct outcome *outcomes, unsigned rounds)
+{
+    printf("\n%s, resources of a CPU: %u, holds of %u µs; waits in µs\n", load->pinned ? "pinned" : "free", load->per_cpu,
+           load->hold_us);
+    printf("  %-20s %8s %7s %7s %10s %9s %9s %11s %11s %11s\n", "", "useful", "least", "most", "holds/s", "p50", "p99",
+           "p99.99", "most", "p99.99/p50");
+    for (unsigned i = 0; i < CONTENDERS; i++) {
+        double median = bench_median(outcomes[i].share, rounds);
+        printf("  %-20s %8.3f %7.3f %7.3f %10.0f", contenders[i]->name, median, outcomes[i].share[0],
+               outcomes[i].share[rounds - 1], outcomes[i].holds / rounds);
+        print_waits(&outcomes[i].waits);
+    }
+    double *ratio = outcomes[0].to_handoff;
+    double median = bench_median(ratio, rounds);
+    printf("  corepool's useful share to the hand-off's: %.3f (%.3f to %.3f)", median, ratio[0], ratio[rounds - 1]);
+    print_last(outcomes, &waiting_condvar);
+#ifdef BENCH_APR
+    print_last(outcomes, &waiting_apr);
+#endif
+    printf("\n");
+    fflush(stdout);
+}
+
+static void compare(const struct load *load, unsigned rounds, unsigned ms, unsigned threads)
+{
+    static struct outcome outcomes[CONTENDERS];
+    memset(outcomes, 0, sizeof outcomes);
+    for (unsigned round = 0; round < rounds; round++) {
+        for (unsigned i = 0; i < CONTENDERS; i++) {
+            contender = contenders[i];
+            outcomes[i].share[round] = run(load, threads, ms, &outcomes[i]);
+        }
+        double least = find(outcomes, &waiting_handoff)->share[round];
+        for (unsigned i = 0; i < CONTENDERS; i++)
+            outcomes[i].to_handoff[round] = outcomes[i].share[round] / least;
+    }
+    print(load, outcomes, rounds);
+}
+
+int main(int argc, char **argv)
+{
+    static const char usage[] = "waiting [ROUNDS (1 to 101) [MILLISECONDS (10 to 60000) [THREADS (1 to 4096)]]]";
+    static const struct load loads[] = {
+        {true, 8, 20}, {true, 8, 200}, {true, 1, 20}, {true, 1, 200},
+        {false, 8, 20}, {false, 8, 200}, {false, 1, 20}, {false, 1, 200},
+    };
+    unsigned rounds = (unsigned)bench_argument(argc, argv, 1, 5, 1, MAX_ROUNDS, usage);
+    unsigned ms = (unsigned)bench_argument(argc, argv, 2, 500, 10, 60000, usage);
+    unsigned threads = (unsigned)bench_argument(argc, argv, 3, 64, 1, MAX_THREADS, usage);
+    BENCH_REQUIRE(argc <= 4, "too many arguments; usage: %s", usage);
+    BENCH_REQUIRE(bench_usable_cpus() <= WAITING_CPUS_MAX, "for at most %d CPUs", WAITING_CPUS_MAX);
+    clients = calloc(threads, sizeof *clients);
+    BENCH_REQUIRE(clients, "no memory for %u threads", threads);
+    calibrate();
+    printf("%u threads, %u CPUs; %u rounds of %u ms\n", threads, bench_usable_cpus(), rounds, ms);
+#ifndef BENCH_APR
+    printf("without apr_reslist: its library was not there when this was built\n");
+#endif
+    for (unsigned i = 0; i < sizeof loads / sizeof loads[0]; i++)
+        compare(&loads[i], rounds, ms, threads);
+    free(clients);
+    return 0;
+}
