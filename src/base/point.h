@@ -11,7 +11,10 @@
     X(COLLECT_TAKEN) \
     X(REQUEST_POSTED) \
     X(REQUEST_GIVEN_UP) \
-    X(GRANT_DECIDED)
+    X(GRANT_DECIDED) \
+    X(ASK_POSTED) \
+    X(PLAY_BEGUN) \
+    X(PLAY_ENDED)
 
 enum cp_point {
 #define CP_POINT_ENUM(name) CP_POINT_##name,

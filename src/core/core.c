@@ -459,11 +459,6 @@ static void shelve_next(struct cp_core *core, struct cp_action *action)
 
 static bool next_while_closed(struct cp_core *core, struct cp_action *action)
 {
-    while (core->idle) {
-        cp_core_doom_idle(core, first_slot(&core->idle_slots), core->close_reason);
-    }
-    if (!cp_list_is_empty(&core->requests))
-        return refuse(core, first_request(core), CP_CLOSED, action), true;
     if (core->doomed)
         return terminate_next(core, action), true;
     if (!core->done && !core->owed && GET(core->vacant) == GET(core->quota)) {
@@ -472,6 +467,17 @@ static bool next_while_closed(struct cp_core *core, struct cp_action *action)
         return true;
     }
     return false;
+}
+
+/* What closing asks of any thread. */
+static bool refuse_while_closed(struct cp_core *core, struct cp_action *action)
+{
+    while (core->idle)
+        cp_core_doom_idle(core, first_slot(&core->idle_slots), core->close_reason);
+    if (cp_list_is_empty(&core->requests))
+        return false;
+    refuse(core, first_request(core), CP_CLOSED, action);
+    return true;
 }
 
 /* Vacant slots above the target are put by. */
@@ -507,7 +513,12 @@ static bool may_refresh(const struct cp_core *core)
     return core->refreshing && GET(core->opening) + GET(core->closing) == 0 && stock(core) <= GET(core->live);
 }
 
-static void next_while_open(struct cp_core *core, int64_t now_ns, struct cp_action *action)
+static bool is_shelving(const struct cp_core *core)
+{
+    return core->idle && cp_list_is_empty(&core->requests) && !cp_core_holds(core) && !core->options.managed;
+}
+
+static void next_anywhere(struct cp_core *core, int64_t now_ns, struct cp_action *action)
 {
     bool requests = !cp_list_is_empty(&core->requests), holds = cp_core_holds(core);
     if (has_late(core)) {
@@ -522,9 +533,14 @@ static void next_while_open(struct cp_core *core, int64_t now_ns, struct cp_acti
     } else if (!requests && !holds && core->listening && !core->options.managed) {
         core->listening = false;
         action->what = CP_DO_UNLISTEN;
-    } else if (cp_look_is_due(core, now_ns)) {
+    }
+}
+
+static void next_on_thread(struct cp_core *core, int64_t now_ns, struct cp_action *action)
+{
+    if (cp_look_is_due(core, now_ns)) {
         action->what = CP_DO_LOOK;
-    } else if (core->idle && !requests && !holds && !core->options.managed) {
+    } else if (is_shelving(core)) {
         shelve_next(core, action);
     } else if (may_refresh(core)) {
         action->what = CP_DO_REFRESH;
@@ -533,24 +549,55 @@ static void next_while_open(struct cp_core *core, int64_t now_ns, struct cp_acti
     }
 }
 
+/* What needs no action. */
+static void settle(struct cp_core *core)
+{
+    if (cp_list_is_empty(&core->requests))
+        cp_shed_empty(&core->shed);
+    put_by(core);
+    while (core->idle && is_too_large(core)) /* before who waits: else a busy slice would never become smaller */
+        cp_core_doom_idle(core, oldest_idle(core), COREPOOL_REASON_RESIZED);
+}
+
 void cp_core_next(struct cp_core *core, int64_t now_ns, struct cp_action *action)
 {
     *action = (struct cp_action){.what = CP_DO_NOTHING};
     if (cp_visit_next(core, now_ns, action))
         return;
     if (core->closed) {
-        next_while_closed(core, action);
+        if (!refuse_while_closed(core, action))
+            next_while_closed(core, action);
         return;
     }
-    if (cp_list_is_empty(&core->requests))
-        cp_shed_empty(&core->shed);
-    put_by(core);
-    while (core->idle && is_too_large(core)) /* before who waits: else a busy slice would never become smaller */
-        cp_core_doom_idle(core, oldest_idle(core), COREPOOL_REASON_RESIZED);
+    settle(core);
     if (core->doomed)
         terminate_next(core, action);
     else
-        next_while_open(core, now_ns, action);
+        next_anywhere(core, now_ns, action);
+    if (action->what == CP_DO_NOTHING)
+        next_on_thread(core, now_ns, action);
+}
+
+/* Whether cp_core_next would have more to do than cp_core_next_anywhere does. */
+static bool wants_thread(const struct cp_core *core, int64_t now_ns)
+{
+    return core->doomed || core->closed || core->look.stage != CP_VISIT_NONE || cp_look_is_due(core, now_ns) ||
+           may_refresh(core) || (wanted(core) && now_ns >= core->open_not_before);
+}
+
+void cp_core_next_anywhere(struct cp_core *core, int64_t now_ns, struct cp_action *action, bool *left)
+{
+    *action = (struct cp_action){.what = CP_DO_NOTHING};
+    if (core->closed) {
+        refuse_while_closed(core, action);
+    } else {
+        settle(core);
+        next_anywhere(core, now_ns, action);
+        if (action->what == CP_DO_NOTHING && is_shelving(core))
+            shelve_next(core, action);
+    }
+    if (action->what == CP_DO_NOTHING && wants_thread(core, now_ns))
+        *left = true;
 }
 
 int64_t cp_core_wake_at(const struct cp_core *core, int64_t now_ns)

@@ -175,6 +175,10 @@ uint64_t cp_core_draw(struct cp_core *core);
 /* What to do next; *action is filled in. */
 void cp_core_next(struct cp_core *core, int64_t now_ns, struct cp_action *action);
 
+/* The same for a thread that is not the shard's and plays its manager: only what any thread may do (GRANT, REFUSE, SHELVE,
+ * LISTEN, UNLISTEN). *left: set if something else is to be done, by cp_core_next. */
+void cp_core_next_anywhere(struct cp_core *core, int64_t now_ns, struct cp_action *action, bool *left);
+
 /* When cp_core_next is to be asked again though nothing happened; CP_NEVER: not. */
 int64_t cp_core_wake_at(const struct cp_core *core, int64_t now_ns);
 

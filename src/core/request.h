@@ -46,6 +46,7 @@ struct cp_request {
     int64_t posted_at;          /* when its waiting began, monotonic ns */
     void *command;              /* what enqueue made of it, once that has run */
     bool enqueued;              /* it has */
+    bool asked;                 /* it is for whoever plays the manager, see shard/shard.h; else for the shard's thread */
     int verdict;                /* once SKIPPED: what the callback returned */
     bool again;                 /* it had a worker that its checkout callback refused: keeps its place */
     /* How a caller that does not sleep on `outcome` is told; NULL: it sleeps. Runs on the manager's thread. */

@@ -193,7 +193,7 @@ static void deliver_decided(struct cp_message *message)
 static void on_notify(struct cp_request *request)
 {
     struct async *async = cp_container(request, struct async, request);
-    if (cp_self->loop == async->loop) {
+    if (cp_self->loop == async->loop && cp_on_shard(request->shard)) { /* not a caller who plays the manager */
         complete(async);
         return;
     }

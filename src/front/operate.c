@@ -427,7 +427,7 @@ static int detach_on_shard(struct corepool_shard *shard, void *arg)
 {
     struct detach *detach = arg;
     cp_slot *slot = detach->lease->worker;
-    (void)shard;
+    cp_shard_enter(shard);
     if (atomic_load_explicit(&slot->item.stamp, memory_order_acquire) != detach->lease->generation)
         return stale();
     const corepool_class_t *cls = slot->slice->cls;

@@ -421,7 +421,7 @@ struct slice_call {
 static int call_slice(struct corepool_shard *shard, void *arg)
 {
     const struct slice_call *call = arg;
-    (void)shard;
+    cp_shard_enter(shard);
     if (atomic_load(&call->slice->epoch) != call->epoch) /* it has finished meanwhile */
         return COREPOOL_OK;
     return call->fn(call->slice, call->arg);

@@ -53,6 +53,13 @@ static inline struct cp_message *cp_mailbox_reverse(struct cp_message *newest)
     return oldest;
 }
 
+/* Whether there is none, at this moment. Sequentially consistent: pairs with the push. Thread: any. */
+static inline bool cp_mailbox_is_empty(struct cp_mailbox *mailbox)
+{
+    struct cp_message *seen = atomic_load(&mailbox->newest);
+    return !seen || seen == cp_mailbox_closed(mailbox);
+}
+
 /* All messages, oldest first, linked by next; NULL when there are none. Thread: the consumer. */
 static inline struct cp_message *cp_mailbox_take(struct cp_mailbox *mailbox)
 {

@@ -101,6 +101,7 @@ enum cp_shelf_flag {
     CP_SHELF_FIFO = 0x40,
     CP_SHELF_MANAGED = 0x80,
     CP_SHELF_SERIALISED = 0x100,
+    CP_SHELF_THREADED = 0x200, /* only the shard's thread may play the manager */
 };
 
 /* What stops every take or await, and every give. */

@@ -95,7 +95,8 @@ uint32_t cp_call_checkin(struct cp_slice *slice, cp_slot *slot)
 
 void cp_call_cancelled(struct cp_slice *slice, corepool_cancelled_t how, void *wrapped)
 {
+    if (!slice->cls->cancelled) /* so it may be another thread than the shard's */
+        return;
     CP_MARKED(slice->shard, slice, CP_CALLS_CANCELLED);
-    if (slice->cls->cancelled)
-        slice->cls->cancelled(slice->pool_state, how, wrapped);
+    slice->cls->cancelled(slice->pool_state, how, wrapped);
 }

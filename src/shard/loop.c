@@ -22,6 +22,8 @@ void cp_loop_drain(struct cp_loop *loop)
 static void on_wake(uv_async_t *wake)
 {
     struct cp_loop *loop = wake->data;
+    if (loop->entered)
+        loop->entered(loop);
     cp_loop_drain(loop);
     if (loop->drained)
         loop->drained(loop);
@@ -58,6 +60,14 @@ bool cp_loop_send(struct cp_loop *loop, struct cp_message *message)
         uv_async_send(&loop->wake); /* fails for closed handles only */
     atomic_fetch_sub(&loop->senders, 1);
     return post != CP_POST_CLOSED;
+}
+
+void cp_loop_wake(struct cp_loop *loop)
+{
+    atomic_fetch_add(&loop->senders, 1); /* as above */
+    if (atomic_load(&loop->mailbox.newest) != cp_mailbox_closed(&loop->mailbox))
+        uv_async_send(&loop->wake);
+    atomic_fetch_sub(&loop->senders, 1);
 }
 
 static void refuse_messages(struct cp_loop *loop)

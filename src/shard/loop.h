@@ -22,6 +22,7 @@ struct cp_loop {
     /* Of front/async.c: checkouts under way, their cache, and all that were ever made for this loop. */
     struct cp_list requests, spare, made;
     uint32_t open_handles;    /* until their close callbacks */
+    void (*entered)(struct cp_loop *loop); /* set by the owner: before the messages of a wake-up; may be NULL */
     void (*drained)(struct cp_loop *loop); /* set by the owner: after the messages of a wake-up; may be NULL */
     void (*close_made)(struct cp_loop *loop); /* set by front/async.c: when it closes; may be NULL */
     void (*closed)(struct cp_loop *loop);  /* all handles are closed */
@@ -42,6 +43,9 @@ void cp_loop_abandon(struct cp_loop *loop);
 
 /* Posts a message. False: closed, not consumed. Thread: any. Never blocks. */
 bool cp_loop_send(struct cp_loop *loop, struct cp_message *message);
+
+/* Has `entered` and `drained` called on the loop's thread, unless it is closed. Thread: any. Never blocks. */
+void cp_loop_wake(struct cp_loop *loop);
 
 /* Delivers what is in the mailbox, in order. */
 void cp_loop_drain(struct cp_loop *loop);

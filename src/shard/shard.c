@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/point.h"
 #include "machine/topology.h"
 
 /* How often a shard that lost its CPU tries to get it back: rare enough to cost nothing, soon enough that a restored
@@ -68,6 +69,106 @@ void cp_shard_finish(struct corepool_shard *shard)
     }
 }
 
+/* --- the role ---------------------------------------------------------------------------------------------------- */
+
+/* So often does the thread look for more asks before it lets its loop have a turn. */
+#define LAST_LOOKS 16
+
+void cp_shard_enter(struct corepool_shard *shard)
+{
+    cp_assert(cp_on_shard(shard));
+    if (!shard->playing) {
+        cp_token_take(&shard->token);
+        shard->playing = true;
+    }
+}
+
+static void deliver(struct cp_message *message)
+{
+    while (message) {
+        struct cp_message *next = message->next; /* deliver may reuse it */
+        message->deliver(message);
+        message = next;
+    }
+}
+
+static void deliver_asks(struct corepool_shard *shard)
+{
+    deliver(cp_mailbox_take(&shard->asks));
+}
+
+void cp_shard_wake_sleeper(struct corepool_shard *shard, _Atomic uint32_t *word)
+{
+    if (cp_on_shard(shard) || shard->wakes == CP_WAKES)
+        cp_futex_wake(word, 1);
+    else
+        shard->wake[shard->wakes++] = word;
+}
+
+/* What callers cannot do stays on the list. */
+static void pump_anywhere(struct corepool_shard *shard)
+{
+    struct cp_list left;
+    cp_list_init(&left);
+    while (!cp_list_is_empty(&shard->dirty)) {
+        struct cp_slice *slice = cp_container(shard->dirty.next, struct cp_slice, dirty);
+        cp_list_unlink(&slice->dirty);
+        if (cp_slice_pump_anywhere(slice))
+            cp_list_push_back(&left, &slice->dirty);
+    }
+    while (!cp_list_is_empty(&left)) {
+        struct cp_list *slice = left.next;
+        cp_list_unlink(slice);
+        cp_list_push_back(&shard->dirty, slice);
+        shard->thread_wanted = true;
+    }
+}
+
+/* After the drop nothing of what this play has brought about may be looked at in the shard: it is another's. */
+static void drop_and_wake(struct corepool_shard *shard)
+{
+    _Atomic uint32_t *wake[CP_WAKES];
+    unsigned wakes = shard->wakes;
+    bool thread_wanted = shard->thread_wanted;
+    for (unsigned i = 0; i < wakes; i++)
+        wake[i] = shard->wake[i];
+    shard->wakes = 0;
+    shard->thread_wanted = false;
+    cp_token_drop(&shard->token);
+    for (unsigned i = 0; i < wakes; i++) /* the request may be reused already: only its address is used */
+        cp_futex_wake(wake[i], 1);
+    if (thread_wanted)
+        cp_loop_wake(&shard->loop);
+}
+
+static void play(struct corepool_shard *shard)
+{
+    do {
+        if (!cp_token_try(&shard->token))
+            return;
+        cp_point(PLAY_BEGUN);
+        deliver_asks(shard);
+        pump_anywhere(shard);
+        drop_and_wake(shard);
+        cp_point(PLAY_ENDED);
+    } while (!cp_mailbox_is_empty(&shard->asks));
+}
+
+bool cp_shard_ask(struct corepool_shard *shard, struct cp_message *message, bool here)
+{
+    if (cp_on_shard(shard))
+        return cp_shard_send(shard, message);
+    enum cp_post post = cp_mailbox_post(&shard->asks, message);
+    if (post == CP_POST_CLOSED)
+        return false;
+    cp_point(ASK_POSTED);
+    if (here && cp_self && !cp_self->shard)
+        play(shard);
+    else if (post == CP_POST_FIRST) /* else whoever came first sees to it */
+        cp_loop_wake(&shard->loop);
+    return true;
+}
+
 /* --- local work ---------------------------------------------------------------------------------------------- */
 
 static void on_soon(uv_idle_t *soon);
@@ -83,11 +184,7 @@ static void deliver_local(struct corepool_shard *shard)
     struct cp_message *message = shard->local_first;
     shard->local_first = NULL;
     shard->local_last = &shard->local_first;
-    while (message) {
-        struct cp_message *next = message->next;
-        message->deliver(message);
-        message = next;
-    }
+    deliver(message);
 }
 
 static void pump_dirty(struct corepool_shard *shard)
@@ -101,7 +198,9 @@ static void pump_dirty(struct corepool_shard *shard)
 
 void cp_shard_settle(struct corepool_shard *shard)
 {
+    cp_shard_enter(shard);
     deliver_local(shard);
+    deliver_asks(shard);
     pump_dirty(shard);
 }
 
@@ -117,6 +216,27 @@ static void on_soon(uv_idle_t *soon)
     uv_idle_stop(soon);
     if (shard->stop_wanted && !shard->stopping)
         end_loop(shard);
+}
+
+static void on_entered(struct cp_loop *loop)
+{
+    cp_shard_enter(cp_container(loop, struct corepool_shard, loop));
+}
+
+/* The loop is about to sleep: from here on callers may play. */
+static void on_leaving(uv_prepare_t *leaving)
+{
+    struct corepool_shard *shard = leaving->data;
+    for (unsigned looks = 0; shard->playing; looks++) {
+        if (looks == LAST_LOOKS)
+            work_soon(shard); /* it does not sleep, then */
+        else if (!cp_mailbox_is_empty(&shard->asks))
+            on_soon(&shard->soon);
+        shard->playing = false;
+        cp_token_drop(&shard->token);
+        if (looks < LAST_LOOKS && !cp_mailbox_is_empty(&shard->asks))
+            shard->playing = cp_token_try(&shard->token); /* else who has it looks after them */
+    }
 }
 
 /* What the messages brought about, without another turn of the loop. */
@@ -140,9 +260,13 @@ bool cp_shard_send(struct corepool_shard *shard, struct cp_message *message)
 
 void cp_shard_look_after(struct corepool_shard *shard, struct cp_slice *slice)
 {
+    bool on_thread = cp_on_shard(shard);
+    if (on_thread)
+        cp_shard_enter(shard);
     if (cp_list_is_empty(&slice->dirty))
         cp_list_push_back(&shard->dirty, &slice->dirty);
-    work_soon(shard);
+    if (on_thread)
+        work_soon(shard);
 }
 
 /* --- time ------------------------------------------------------------------------------------------------------ */
@@ -200,6 +324,7 @@ static int64_t wake_sleepers(struct corepool_shard *shard, int64_t now_ns)
 static void on_timer(uv_timer_t *timer)
 {
     struct corepool_shard *shard = timer->data;
+    cp_shard_enter(shard);
     int64_t next_at = wake_sleepers(shard, cp_now_ns());
     if (next_at != CP_NEVER)
         start_timer(shard, next_at);
@@ -232,6 +357,7 @@ static int open_handles(struct corepool_shard *shard)
         uv_loop_close(&shard->uv);
         return status;
     }
+    shard->loop.entered = on_entered;
     shard->loop.drained = on_drained;
     shard->loop.runtime = shard->runtime;
     /* The shard's loop lives until it is told to stop. */
@@ -239,7 +365,10 @@ static int open_handles(struct corepool_shard *shard)
     uv_idle_init(&shard->uv, &shard->soon);
     uv_timer_init(&shard->uv, &shard->timer);
     uv_unref((uv_handle_t *)&shard->timer);
-    shard->soon.data = shard->timer.data = shard;
+    uv_prepare_init(&shard->uv, &shard->leaving);
+    uv_prepare_start(&shard->leaving, on_leaving); /* fails without a callback only */
+    uv_unref((uv_handle_t *)&shard->leaving);
+    shard->soon.data = shard->timer.data = shard->leaving.data = shard;
     return COREPOOL_OK;
 }
 
@@ -286,6 +415,9 @@ static void *run_shard(void *arg)
     uv_walk(&shard->uv, close_leftover, NULL);
     uv_run(&shard->uv, UV_RUN_DEFAULT);
     uv_loop_close(&shard->uv);
+    if (shard->playing)
+        cp_token_drop(&shard->token);
+    shard->playing = false;
     cp_self->shard = NULL;
     cp_self->loop = NULL;
     return NULL;
@@ -331,11 +463,13 @@ static void end_loop(struct corepool_shard *shard)
     cp_assert(cp_list_is_empty(&shard->slices));
     shard->stopping = true;
     cp_loop_close(&shard->loop, NULL);
+    deliver(cp_mailbox_close(&shard->asks));
     while (shard->local_first)
         deliver_local(shard);
     run_on_stop(shard);
     uv_close((uv_handle_t *)&shard->soon, NULL);
     uv_close((uv_handle_t *)&shard->timer, NULL);
+    uv_close((uv_handle_t *)&shard->leaving, NULL);
     uv_stop(&shard->uv);
 }
 

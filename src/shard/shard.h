@@ -1,6 +1,17 @@
 /* shard/shard.h: a pinned thread with its libuv loop, which manages its slices of all pools.
  *
- * Thread default: the shard's own; exceptions are marked. */
+ * Thread default: the shard's own; exceptions are marked.
+ *
+ * The manager is a role. Whoever has the shard's token plays it: the shard's thread from its first step after it woke until
+ * its loop is about to sleep; in between any caller on the shard's CPU, for its own message, so that handing a worker from
+ * one caller to another does not take a third thread. A caller does what any thread may do (grant, shelve, listen…) and
+ * leaves the rest to the thread, which it wakes for that. Messages to whoever plays are `asks`:
+ *
+ *     who asks:   push the message      then try the token   → play, if it was free
+ *     who plays:  drop the token        then look at the asks → play on, if there are some
+ *
+ * Both sides are sequentially consistent, so one of them finds the message. Slices with callbacks that are promised the
+ * shard's thread (CP_SHELF_THREADED) are not played by callers; their messages go to the loop. */
 #ifndef CP_SHARD_SHARD_H
 #define CP_SHARD_SHARD_H
 
@@ -9,9 +20,14 @@
 #include <corepool/runtime.h>
 
 #include "base/latch.h"
+#include "base/token.h"
 #include "shard/loop.h"
 #include "shard/slice.h"
 #include "shard/stall.h"
+
+/* Sleepers that a caller who plays has granted, to be woken when it has dropped the token: one that is woken before may
+ * take the CPU at once, and find the token held. */
+#define CP_WAKES 32
 
 /* Size classes of slice blocks, four to a doubling: 1 … 2^21 slots, twice what a pool may have, for one that grows. */
 #define CP_BLOCK_CLASSES 80
@@ -32,8 +48,16 @@ struct corepool_shard {
     struct cp_mark mark;
     /* Any thread posts here. */
     struct cp_loop loop;
-    /* The shard's own. */
+    struct cp_mailbox asks cp_line_aligned;
+    struct cp_token token;
+    /* Who plays. */
+    bool thread_wanted;      /* something is left for the thread */
+    unsigned wakes;
+    _Atomic uint32_t *wake[CP_WAKES];
+    /* The shard's own; dirty, sleeping, spare_blocks and chunks are whose who plays. */
+    bool playing;            /* the thread has the token */
     uv_loop_t uv;
+    uv_prepare_t leaving;    /* drops it before the loop sleeps */
     uv_idle_t soon;          /* active while there is local work: keeps the loop from sleeping */
     uv_timer_t timer;        /* next wake-up of a sleeping slice, or attempt to regain the CPU */
     struct cp_message *local_first, **local_last; /* messages from this thread to itself */
@@ -64,13 +88,24 @@ static inline bool cp_on_shard(const struct corepool_shard *shard)
  * False: stopped, not consumed. Thread: any. */
 bool cp_shard_send(struct corepool_shard *shard, struct cp_message *message);
 
+/* Plays from here on, until the loop is about to sleep. Idempotent. Everything that the loop or the program calls and that
+ * touches a slice begins with it. */
+void cp_shard_enter(struct corepool_shard *shard);
+
+/* Posts to whoever plays the manager, in order per thread. here: the caller is on the shard's CPU, or its slice is
+ * portable: it plays itself if nobody does. False: stopped, not consumed. Thread: any. Never blocks. */
+bool cp_shard_ask(struct corepool_shard *shard, struct cp_message *message, bool here);
+
+/* Wakes who sleeps on the word: now, or when a caller who plays has dropped the token. Thread: who plays. */
+void cp_shard_wake_sleeper(struct corepool_shard *shard, _Atomic uint32_t *word);
+
 /* Runs fn(shard, arg) on the shard and waits for it. fn's result, or COREPOOL_ECLOSED. Thread: control. Blocks. */
 int cp_shard_call(struct corepool_shard *shard, int (*fn)(struct corepool_shard *, void *), void *arg);
 
 /* Does what there is to do, as if the loop had come round. */
 void cp_shard_settle(struct corepool_shard *shard);
 
-/* The loop is to look after `slice` before it sleeps, or no later than `when_ns`. */
+/* The loop is to look after `slice` before it sleeps (thread: who plays), or no later than `when_ns`. */
 void cp_shard_look_after(struct corepool_shard *shard, struct cp_slice *slice);
 void cp_shard_wake_at(struct corepool_shard *shard, struct cp_slice *slice, int64_t when_ns);
 

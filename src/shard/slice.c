@@ -149,7 +149,7 @@ static void do_grant(struct cp_slice *slice, cp_slot *slot, struct cp_request *r
         cp_core_granted(&slice->core, waited);
         cp_slice_tell(slice, &(corepool_event_t){.kind = COREPOOL_EVENT_WAITED, .worker = slot->number,
                                                  .duration_ms = waited / CP_NS_PER_MS});
-        cp_slice_notify(request, notify);
+        cp_slice_notify(slice->shard, request, notify);
         return;
     }
     cp_core_undecided(&slice->core);
@@ -175,18 +175,24 @@ static void do_refuse(struct cp_slice *slice, struct cp_request *request, enum c
         return;
     }
     tell_shed(slice, outcome, waited);
-    cp_slice_notify(request, notify);
+    cp_slice_notify(slice->shard, request, notify);
     cp_call_cancelled(slice, COREPOOL_CANCELLED_QUEUED, wrapped);
 }
 
-/* False: nothing can be done now, a timer is set. */
+/* The shelf is on another CPU. False: nothing can be done now, a timer is set, or the thread must. */
+static bool leave_cpu(struct cp_slice *slice)
+{
+    return cp_on_shard(slice->shard) && cp_slice_leave_cpu(slice);
+}
+
+/* False: as above. */
 static bool do_shelve(struct cp_slice *slice, cp_slot *slot)
 {
     uint64_t stamp = cp_slot_stamp(slot);
     switch (cp_shelf_give(&slice->shelf, &slot->item, stamp, cp_stamp_passed(stamp, cp_self->tag))) {
     case CP_SHELF_DONE: return true;
     case CP_SHELF_DOOMED: cp_core_doom(&slice->core, slot, slot->doom); return true;
-    case CP_SHELF_ELSEWHERE: cp_core_idle(&slice->core, slot); return cp_slice_leave_cpu(slice);
+    case CP_SHELF_ELSEWHERE: cp_core_idle(&slice->core, slot); return leave_cpu(slice);
     default: cp_core_idle(&slice->core, slot); return true;
     }
 }
@@ -211,7 +217,7 @@ static bool do_listen(struct cp_slice *slice)
     }
     cp_core_not_listening(&slice->core);
     if (outcome == CP_SHELF_ELSEWHERE)
-        return cp_slice_leave_cpu(slice);
+        return leave_cpu(slice);
     if (outcome == CP_SHELF_NONEMPTY && cp_shelf_take(&slice->shelf, end_to_bring(slice), &item) == CP_SHELF_DONE)
         cp_slice_adopt(slice, cp_slot_of(item), COREPOOL_REASON_NONE);
     return true;
@@ -286,6 +292,7 @@ void cp_slice_pump(struct cp_slice *slice)
 {
     struct cp_action action;
     unsigned opens = 0;
+    cp_assert(cp_on_shard(slice->shard) && slice->shard->playing);
     if (slice->pumping) /* called from a callback of our own: the loop below goes on */
         return;
     slice->pumping = true;
@@ -311,6 +318,34 @@ void cp_slice_pump(struct cp_slice *slice)
     int64_t wake_at = cp_core_wake_at(&slice->core, now);
     if (action.what == CP_DO_NOTHING && wake_at != CP_NEVER)
         cp_shard_wake_at(slice->shard, slice, wake_at);
+}
+
+/* Whether the thread has something to do that the core does not know of. */
+static bool wants_thread(const struct cp_slice *slice)
+{
+    return slice->close_wanted || slice->sift_wanted || slice->watched ||
+           atomic_load_explicit(&slice->shelf.flags, memory_order_relaxed) & CP_SHELF_THREADED;
+}
+
+/* Whether it would be woken too late. */
+static bool is_to_wake(const struct cp_slice *slice, int64_t now)
+{
+    int64_t wake_at = cp_core_wake_at(&slice->core, now);
+    return wake_at != CP_NEVER && (!cp_heap_has(&slice->sleeping) || wake_at < slice->sleeping.key);
+}
+
+bool cp_slice_pump_anywhere(struct cp_slice *slice)
+{
+    struct cp_action action;
+    bool left = false;
+    int64_t now;
+    if (wants_thread(slice))
+        return true;
+    do {
+        now = cp_now_ns();
+        cp_core_next_anywhere(&slice->core, now, &action, &left);
+    } while (perform(slice, &action));
+    return left || action.what != CP_DO_NOTHING || is_to_wake(slice, now);
 }
 
 void cp_slice_touch(struct cp_slice *slice)
@@ -357,6 +392,10 @@ void cp_slice_warn_of_enqueue(const struct cp_slice *slice, int verdict)
 static void deliver_nudge(struct cp_message *message)
 {
     struct cp_slice *slice = cp_container(message, struct cp_slice, nudge);
+    if (!cp_on_shard(slice->shard) && wants_thread(slice)) { /* it is another pool's by now */
+        cp_loop_send(&slice->shard->loop, message); /* closed: nothing is left that could be returned */
+        return;
+    }
     atomic_exchange(&slice->nudged, 0); /* before the look: a later push nudges again */
     if (atomic_load(&slice->epoch) == 0) /* finished meanwhile */
         return;
@@ -370,9 +409,10 @@ static uint32_t flags_of(const struct cp_slice_config *config)
     bool look_take = config->cls->checkout || config->cls->enqueue || config->cls->validate || config->fifo ||
                      config->timed || config->backtrace_every;
     bool look_give = config->cls->checkin || config->timed;
+    bool threaded = config->core.managed || config->cls->cancelled || config->on_event;
     return (look_take ? CP_SHELF_LOOK_TAKE : 0u) | (look_give ? CP_SHELF_LOOK_GIVE : 0u) |
            (config->fifo ? CP_SHELF_FIFO : 0u) | (config->core.managed ? CP_SHELF_MANAGED : 0u) |
-           (config->serialised ? CP_SHELF_SERIALISED : 0u);
+           (config->serialised ? CP_SHELF_SERIALISED : 0u) | (threaded ? CP_SHELF_THREADED : 0u);
 }
 
 static void reset_histogram(_Atomic(struct cp_histogram *) *histogram)

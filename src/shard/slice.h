@@ -1,6 +1,7 @@
 /* shard/slice.h: one pool's part on one shard: the shelf, the slots, the core, and the manager that drives it.
  *
- * Thread default: the shard's; exceptions are marked. Memory: a block {slice, slots, ring} of a size class, made by its
+ * Thread default: who plays the manager, the shard's thread or in its place a caller (see shard.h; what calls the class, or
+ * asks something of the loop, is the thread's alone); exceptions are marked. Memory: a block {slice, slots, ring} of a size class, made by its
  * shard and a slice until the runtime is destroyed; so a caller that has read a slice's address
  * may always look at it, and then finds by the pool's generation whether it was still its pool's. A slice that grows gets
  * further segments of slots, each as large as all before it, and another ring; both stay with it: it is of a larger size
@@ -123,6 +124,17 @@ static inline enum cp_shelf_end cp_slice_end(const struct cp_slice *slice)
     return atomic_load_explicit(&slice->shelf.flags, memory_order_relaxed) & CP_SHELF_FIFO ? CP_OLDEST : CP_NEWEST;
 }
 
+/* Whether the caller may play the manager of the slice's shard: there are no callbacks that are promised the shard's thread, and
+ * its shelf is within reach. Thread: any. */
+static inline bool cp_slice_is_here(const struct cp_slice *slice)
+{
+    uint32_t flags = atomic_load_explicit(&slice->shelf.flags, memory_order_relaxed);
+    return !(flags & CP_SHELF_THREADED) && (flags & CP_SHELF_PORTABLE || cp_rseq_cpu() == slice->shelf.cpu);
+}
+
+/* Posts to who plays the manager, or to the shard's thread if that alone may. False: stopped, not consumed. Thread: any. */
+bool cp_slice_ask(struct cp_slice *slice, struct cp_message *message);
+
 /* Whether enqueue, checkout and checkin are the manager's to call. Thread: any. */
 static inline bool cp_slice_is_serialised(const struct cp_slice *slice)
 {
@@ -151,8 +163,8 @@ void cp_slice_touch(struct cp_slice *slice);
 /* Does all there is to do. Called by the shard for dirty slices. */
 void cp_slice_pump(struct cp_slice *slice);
 
-/* Adopts what is on the returned list. */
-void cp_slice_collect(struct cp_slice *slice);
+/* Does what any thread may do. True: the shard's thread is to look after the rest. Thread: who plays the manager. */
+bool cp_slice_pump_anywhere(struct cp_slice *slice);
 
 /* The shelf is out of reach from this CPU: callers go on on the portable shelf. False: not now, a timer is set. */
 bool cp_slice_leave_cpu(struct cp_slice *slice);
@@ -180,7 +192,7 @@ bool cp_slice_is_held(const struct cp_slice *slice);
 /* Turns the shelf round once: what is doomed comes out, the rest is back in the same order. */
 void cp_slice_sift(struct cp_slice *slice);
 
-/* Takes what has come back. */
+/* Adopts what is on the returned list. */
 void cp_slice_collect(struct cp_slice *slice);
 
 /* Checks L1 to L4 by counting everything there is; NULL or what is broken. Exact when quiescent. */
@@ -193,7 +205,7 @@ bool cp_slice_send_request(struct cp_slice *slice, struct cp_request *request, u
 bool cp_slice_decide(struct cp_request *request, enum cp_outcome outcome);
 
 /* Tells the caller of a decided request, whose `notify` was read before. */
-void cp_slice_notify(struct cp_request *request, void (*notify)(struct cp_request *));
+void cp_slice_notify(struct corepool_shard *shard, struct cp_request *request, void (*notify)(struct cp_request *));
 
 /* Both. */
 bool cp_slice_answer(struct cp_request *request, enum cp_outcome outcome);

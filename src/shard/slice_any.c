@@ -22,20 +22,21 @@ bool cp_slice_decide(struct cp_request *request, enum cp_outcome outcome)
     return true;
 }
 
-void cp_slice_notify(struct cp_request *request, void (*notify)(struct cp_request *))
+void cp_slice_notify(struct corepool_shard *shard, struct cp_request *request, void (*notify)(struct cp_request *))
 {
     if (notify)
         notify(request);
     else /* the request may be reused already: only its address is used */
-        cp_futex_wake(&request->outcome, 1);
+        cp_shard_wake_sleeper(shard, &request->outcome);
 }
 
 bool cp_slice_answer(struct cp_request *request, enum cp_outcome outcome)
 {
     void (*notify)(struct cp_request *) = request->notify;
+    struct corepool_shard *shard = request->shard;
     bool decided = cp_slice_decide(request, outcome);
     if (decided)
-        cp_slice_notify(request, notify);
+        cp_slice_notify(shard, request, notify);
     return decided;
 }
 
@@ -57,6 +58,13 @@ bool cp_slice_withdraw(struct cp_request *request, enum cp_outcome outcome)
         cp_slice_await_hold(request);
     }
     return true;
+}
+
+bool cp_slice_ask(struct cp_slice *slice, struct cp_message *message)
+{
+    bool threaded = atomic_load_explicit(&slice->shelf.flags, memory_order_relaxed) & CP_SHELF_THREADED;
+    return threaded ? cp_shard_send(slice->shard, message)
+                    : cp_shard_ask(slice->shard, message, cp_slice_is_here(slice));
 }
 
 static void deliver_request(struct cp_message *message)
@@ -101,17 +109,21 @@ bool cp_slice_send_request(struct cp_slice *slice, struct cp_request *request, u
     request->slice = slice;
     request->shard = slice->shard;
     request->epoch = epoch;
+    request->asked = !(atomic_load_explicit(&slice->shelf.flags, memory_order_relaxed) & CP_SHELF_THREADED);
     request->posted.deliver = deliver_request;
     request->given_up.deliver = deliver_given_up;
-    return cp_shard_send(slice->shard, &request->posted);
+    return request->asked ? cp_shard_ask(slice->shard, &request->posted, cp_slice_is_here(slice))
+                          : cp_shard_send(slice->shard, &request->posted);
 }
 
 void cp_slice_give_up(struct cp_request *request)
 {
     cp_point(REQUEST_GIVEN_UP);
     /* The shard cannot have stopped: its slice waits for this notice before it finishes. Except a request that was
-     * refused for its epoch; then nothing refers to it any more. */
-    if (!cp_shard_send(request->shard, &request->given_up))
+     * refused for its epoch; then nothing refers to it any more. The notice takes the way that the request took. */
+    bool sent = request->asked ? cp_shard_ask(request->shard, &request->given_up, true)
+                               : cp_shard_send(request->shard, &request->given_up);
+    if (!sent)
         cp_request_release(request);
 }
 
@@ -153,7 +165,7 @@ void cp_slice_send_nonsense(struct cp_slice *slice, struct cp_request *request, 
 void cp_slice_nudge(struct cp_slice *slice)
 {
     if (atomic_exchange(&slice->nudged, 1) == 0)
-        if (!cp_shard_send(slice->shard, &slice->nudge))
+        if (!cp_slice_ask(slice, &slice->nudge))
             atomic_store(&slice->nudged, 0); /* stopped: no worker is left that could be returned */
 }
 

@@ -59,6 +59,7 @@ static void bring_in(struct cp_slice *slice)
 void corepool_worker_evict(corepool_worker_t *worker, corepool_reason_t reason)
 {
     struct cp_slice *slice = worker->slice;
+    cp_shard_enter(slice->shard);
     if (worker->phase != CP_LIVE || atomic_load(&worker->item.doomed))
         return;
     if (doom(slice, worker, (uint8_t)reason))
@@ -191,6 +192,7 @@ void cp_slice_put_back(struct cp_slice *slice, cp_slot *slot)
 int cp_slice_tell_idle(struct cp_slice *slice, void *message)
 {
     const struct cp_shelf *shelf = &slice->shelf;
+    cp_shard_enter(slice->shard);
     bool portable = atomic_load_explicit(&shelf->flags, memory_order_relaxed) & CP_SHELF_PORTABLE;
     if (!slice->cls->info)
         return cp_fail(COREPOOL_ENOTSUP, "class %s has no info callback", slice->cls->name);

@@ -73,7 +73,7 @@ static void tell_failure(const cp_slot *slot, int code, int64_t now_ns)
 
 void corepool_worker_ready(corepool_worker_t *worker, void *resource)
 {
-    cp_assert(cp_on_shard(worker->slice->shard));
+    cp_shard_enter(worker->slice->shard);
     if (worker->phase != CP_OPENING)
         return;
     int64_t began = worker->since;
@@ -89,7 +89,7 @@ void corepool_worker_ready(corepool_worker_t *worker, void *resource)
 
 void corepool_worker_failed(corepool_worker_t *worker, int code)
 {
-    cp_assert(cp_on_shard(worker->slice->shard));
+    cp_shard_enter(worker->slice->shard);
     if (worker->phase != CP_OPENING)
         return;
     struct cp_slice *slice = worker->slice;
@@ -114,7 +114,7 @@ static void count_end(const cp_slot *slot)
 
 void corepool_worker_gone(corepool_worker_t *worker)
 {
-    cp_assert(cp_on_shard(worker->slice->shard));
+    cp_shard_enter(worker->slice->shard);
     if (worker->phase != CP_CLOSING)
         return;
     free(worker->job);

@@ -76,6 +76,7 @@ static void let_through(void)
 static void reopen(unsigned plan)
 {
     struct life *old = atomic_load(&scene.lives[plan]);
+    inner_unstick(); /* opening waits for the shards, and they for a client who plays the manager */
     open_life(plan);
     close_life(old, let_through);
     atomic_fetch_add(&shared.kinds[KIND_REOPEN], 1);

@@ -36,6 +36,13 @@ void inner_stir(uint64_t random)
         __atomic_store_n(&cp_storm[i], random && random % (STEPS + 1) == i ? turns : 0, __ATOMIC_RELAXED);
 }
 
+void inner_unstick(void)
+{
+    for (unsigned i = 0; i < STEPS; i++)
+        if (__atomic_load_n(&cp_storm[i], __ATOMIC_RELAXED) > SLOW_TURNS)
+            __atomic_store_n(&cp_storm[i], SLOW_TURNS, __ATOMIC_RELAXED);
+}
+
 /* Mostly nothing, sometimes a moment, seldom long enough for everyone else to pass by. */
 void cp_point_hook(enum cp_point point)
 {

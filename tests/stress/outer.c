@@ -12,3 +12,7 @@ void inner_stir(uint64_t random)
 {
     (void)random;
 }
+
+void inner_unstick(void)
+{
+}

@@ -249,6 +249,8 @@ int64_t now_ms(void);
 extern const bool inner_build;
 uint64_t inner_aborts(void);
 void inner_stir(uint64_t random);
+/* From here on until the next stir everyone gets through, if slowly. */
+void inner_unstick(void);
 
 static inline uint64_t draw(uint64_t *random)
 {
