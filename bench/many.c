@@ -1,8 +1,10 @@
-/* bench/many.c: many keyed pools: what one costs to open and close, in memory while it is idle, and to be got.
+/* bench/many.c: many pools: what a keyed one costs to open and close, in memory while it is idle, and to be got; and
+ * whether a pair costs the same however many pools and workers there are (many_pairs.c).
  *
  * Memory is what the process has resident. Pools are lazy, so that no worker is open. Usage: many [POOLS
  * [ROUNDS]]. */
-#include <corepool.h>
+#include "many.h"
+
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -11,7 +13,6 @@
 
 #include "bench.h"
 
-#define MAX_ROUNDS 101
 #define GETS 1000000
 #define THREADS_MAX 64
 
@@ -24,7 +25,7 @@ static int init(corepool_worker_t *worker, void *pool_state, void **resource)
     return COREPOOL_OK;
 }
 
-static const corepool_class_t cls = {.name = "nothing", .init = init};
+const corepool_class_t many_class = {.name = "nothing", .init = init};
 
 static double resident(void)
 {
@@ -35,7 +36,7 @@ static double resident(void)
     return (double)pages * (double)sysconf(_SC_PAGESIZE);
 }
 
-static void require(int status, const char *what)
+void many_require(int status, const char *what)
 {
     BENCH_REQUIRE(status == COREPOOL_OK, "%s: %s: %s", what, corepool_error_name(status),
                   corepool_error_detail());
@@ -43,13 +44,13 @@ static void require(int status, const char *what)
 
 static void start(void)
 {
-    require(corepool_runtime_start(NULL, &runtime), "start");
+    many_require(corepool_runtime_start(NULL, &runtime), "start");
 }
 
 static void stop(void)
 {
-    require(corepool_runtime_stop(runtime, COREPOOL_INFINITE), "stop");
-    require(corepool_runtime_destroy(runtime), "destroy");
+    many_require(corepool_runtime_stop(runtime, COREPOOL_INFINITE), "stop");
+    many_require(corepool_runtime_destroy(runtime), "destroy");
 }
 
 static corepool_pool_t get(corepool_keyed_t keyed, unsigned number)
@@ -57,15 +58,15 @@ static corepool_pool_t get(corepool_keyed_t keyed, unsigned number)
     char key[24];
     corepool_pool_t pool;
     int length = snprintf(key, sizeof key, "host-%08u.example", number);
-    require(corepool_keyed_get(keyed, key, (size_t)length, &pool), "get");
+    many_require(corepool_keyed_get(keyed, key, (size_t)length, &pool), "get");
     return pool;
 }
 
 static corepool_keyed_t open_set(unsigned size, unsigned pools)
 {
     corepool_keyed_t keyed;
-    const corepool_keyed_options_t options = {.cls = &cls, .size = size, .max_pools = pools};
-    require(corepool_keyed_open(runtime, &options, &keyed), "open");
+    const corepool_keyed_options_t options = {.cls = &many_class, .size = size, .max_pools = pools};
+    many_require(corepool_keyed_open(runtime, &options, &keyed), "open");
     return keyed;
 }
 
@@ -87,11 +88,11 @@ static struct cost measure(unsigned size, unsigned pools)
         get(keyed, i);
     cost.open_us = (double)(bench_now_ns() - begin) / pools / 1e3;
     cost.bytes = (resident() - bytes) / pools;
-    require(corepool_keyed_stats(keyed, &counts), "stats");
+    many_require(corepool_keyed_stats(keyed, &counts), "stats");
     BENCH_REQUIRE(counts.pools == pools && counts.opened == pools, "%llu pools, not %u",
                   (unsigned long long)counts.pools, pools);
     begin = bench_now_ns();
-    require(corepool_keyed_close(keyed, COREPOOL_INFINITE), "close");
+    many_require(corepool_keyed_close(keyed, COREPOOL_INFINITE), "close");
     cost.close_us = (double)(bench_now_ns() - begin) / pools / 1e3;
     stop();
     return cost;
@@ -99,7 +100,7 @@ static struct cost measure(unsigned size, unsigned pools)
 
 static void print_costs(unsigned pools, unsigned rounds)
 {
-    static double open_us[MAX_ROUNDS], close_us[MAX_ROUNDS], bytes[MAX_ROUNDS];
+    static double open_us[MANY_ROUNDS_MAX], close_us[MANY_ROUNDS_MAX], bytes[MANY_ROUNDS_MAX];
     start();
     unsigned shards = corepool_runtime_shards(runtime);
     stop();
@@ -132,14 +133,6 @@ struct getter {
 
 static _Atomic unsigned ready, go;
 
-/* CPU time: others on the machine do not count. */
-static int64_t cpu_ns(void)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
-    return ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
-}
-
 static void *get_many(void *arg)
 {
     struct getter *getter = arg;
@@ -155,10 +148,10 @@ static void *get_many(void *arg)
     atomic_fetch_add(&ready, 1);
     while (!atomic_load(&go))
         sched_yield();
-    int64_t begin = cpu_ns();
+    int64_t begin = bench_cpu_ns();
     for (unsigned i = 0; i < GETS; i++)
         BENCH_REQUIRE(corepool_keyed_get(getter->keyed, keys[i % 64], length, &pool) == COREPOOL_OK, "get");
-    getter->ns = (double)(cpu_ns() - begin) / GETS;
+    getter->ns = (double)(bench_cpu_ns() - begin) / GETS;
     return NULL;
 }
 
@@ -191,7 +184,7 @@ static double time_gets(unsigned pools, unsigned threads)
 
 static void print_gets(unsigned pools, unsigned rounds)
 {
-    static double ns[MAX_ROUNDS];
+    static double ns[MANY_ROUNDS_MAX];
     unsigned cpus = (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
     const unsigned keys[] = {1, 1, pools, pools};
     const unsigned threads[] = {1, cpus < THREADS_MAX ? cpus : THREADS_MAX, 1,
@@ -206,11 +199,12 @@ static void print_gets(unsigned pools, unsigned rounds)
 
 int main(int argc, char **argv)
 {
-    unsigned pools = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) : 10000;
-    unsigned rounds = argc > 2 ? (unsigned)strtoul(argv[2], NULL, 10) : 3;
-    BENCH_REQUIRE(pools >= 10 && pools <= 1000000 && rounds >= 1 && rounds <= MAX_ROUNDS,
-                  "usage: many [POOLS (10 to 1000000) [ROUNDS (1 to %d)]]", MAX_ROUNDS);
+    static const char usage[] = "many [POOLS (10 to 1,000,000) [ROUNDS (1 to 101)]]";
+    unsigned pools = (unsigned)bench_argument(argc, argv, 1, 10000, 10, 1000000, usage);
+    unsigned rounds = (unsigned)bench_argument(argc, argv, 2, 3, 1, MANY_ROUNDS_MAX, usage);
+    BENCH_REQUIRE(argc <= 3, "too many arguments; usage: %s", usage);
     print_costs(pools, rounds);
     print_gets(pools, rounds);
+    many_print_pairs(pools, rounds);
     return 0;
 }
