@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <sched.h>
 #include <stddef.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -12,12 +13,12 @@
 #include "support/callers.h"
 
 /* From the calling thread. */
-static void refuse(uint32_t call)
+static void refuse(uint32_t call, uint32_t error)
 {
     struct sock_filter rules[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
     struct sock_fprog filter = {.len = sizeof rules / sizeof *rules, .filter = rules};
@@ -29,7 +30,7 @@ Test(pin, a_required_pin_that_is_refused_fails_the_start_and_leaves_nothing_behi
 {
     corepool_runtime_t *runtime;
     laws_baseline();
-    refuse(SYS_sched_setaffinity);
+    refuse(SYS_sched_setaffinity, EPERM);
     cr_expect_eq(corepool_runtime_start(NULL, &runtime), COREPOOL_ESYSTEM);
     cr_expect_null(runtime);
     laws_expect_detail("pin");
@@ -40,7 +41,7 @@ Test(pin, a_preferred_pin_that_is_refused_is_done_without)
 {
     struct laws_count count = {0};
     corepool_lease_t lease;
-    refuse(SYS_sched_setaffinity);
+    refuse(SYS_sched_setaffinity, EPERM);
     corepool_runtime_t *runtime = laws_start(&(corepool_runtime_options_t){.pin = COREPOOL_PIN_PREFERRED});
     corepool_pool_t pool = laws_open(&laws_class, &count, 2 * corepool_runtime_shards(runtime), 0);
     for (int i = 0; i < 1000; i++) {
@@ -52,7 +53,7 @@ Test(pin, a_preferred_pin_that_is_refused_is_done_without)
 
 static void move_away(void *cpu)
 {
-    refuse(SYS_membarrier);
+    refuse(SYS_membarrier, EPERM);
     laws_pin(*(int *)cpu);
 }
 
@@ -92,4 +93,76 @@ Test(pin, a_shard_that_was_moved_away_and_cannot_empty_its_shelf_comes_back)
 Test(pin, a_shard_that_was_moved_away_and_cannot_grow_comes_back)
 {
     expect_comes_back(grows);
+}
+
+/* --- a CPU that is gone: the kernel says so by EINVAL ------------------------------------------------------ */
+
+static void lose_cpu(void *cpu)
+{
+    laws_pin(*(int *)cpu);
+    refuse(SYS_sched_setaffinity, EINVAL);
+}
+
+static bool is_parked(void *runtime)
+{
+    return corepool_runtime_parked(runtime) == 1;
+}
+
+static bool is_portable(void *pool)
+{
+    return laws_stats(*(corepool_pool_t *)pool).portable == 1;
+}
+
+Test(pin, a_shard_whose_cpu_is_gone_parks_and_serves_on_the_portable_shelf)
+{
+    struct laws_count count = {0}, later_count = {0};
+    laws_need_rseq();
+    int away = laws_need_second_cpu();
+    corepool_pool_t pool = laws_start_one(&laws_class, &count, 2, 0);
+    cr_expect_eq(corepool_runtime_parked(laws_runtime()), 0);
+    cr_expect_not(is_portable(&pool));
+    laws_on_shard(0, lose_cpu, &away);
+    cr_assert(laws_eventually(is_parked, laws_runtime()));
+    cr_expect(is_portable(&pool));
+    corepool_lease_t one = laws_take(pool), two = laws_take(pool);
+    struct caller caller = {.pool = pool};
+    caller_start(&caller);
+    laws_await_waiting(pool, 1);
+    cr_expect_eq(corepool_checkin(&one), COREPOOL_OK);
+    caller_expect(&caller, COREPOOL_OK);
+    cr_expect_eq(corepool_checkin_remove(&two), COREPOOL_OK);
+    laws_await_idle(pool, 2);
+    corepool_pool_t later = laws_open(&laws_class, &later_count, 1, 0);
+    cr_expect(laws_eventually(is_portable, &later), "a pool that was opened since");
+    laws_end();
+}
+
+static void move_to(void *cpu)
+{
+    laws_pin(*(int *)cpu);
+}
+
+static void ask_where(void *cpu)
+{
+    *(int *)cpu = sched_getcpu();
+}
+
+static bool is_back(void *cpu)
+{
+    int now;
+    laws_on_shard(0, ask_where, &now);
+    return now == *(int *)cpu;
+}
+
+/* The shelf never told it: only the messages that ask where it is wake it. */
+Test(pin, a_shard_that_was_moved_away_notices_when_anything_wakes_it_and_comes_back)
+{
+    struct laws_count count = {0};
+    int away = laws_need_second_cpu(), home = laws_first_cpu();
+    corepool_pool_t pool = laws_start_one(&laws_class, &count, 2, 0);
+    laws_await_idle(pool, 2);
+    laws_on_shard(0, move_to, &away);
+    cr_assert(laws_eventually(is_back, &home));
+    cr_expect_eq(corepool_runtime_parked(laws_runtime()), 0, "its CPU was there all the time");
+    laws_end();
 }

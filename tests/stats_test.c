@@ -127,7 +127,8 @@ Test(stats, another_pool_in_the_same_memory_starts_from_zero)
     laws_await_count(&count.terminated, 1);
     cr_expect_eq(corepool_pool_close(pool, LAWS_PATIENCE_MS), COREPOOL_OK);
     corepool_stats_t stats = laws_stats(laws_open(&laws_class, &next_count, 1, COREPOOL_POOL_LAZY)), zero = {0};
-    zero.quota = zero.vacant = 1;
+    zero.quota = zero.vacant = zero.slices = 1;
+    zero.portable = stats.portable;
     cr_expect_eq(memcmp(&stats, &zero, sizeof zero), 0);
     laws_end();
 }

@@ -137,6 +137,8 @@ typedef struct corepool_stats {
     uint64_t removed[COREPOOL_REASON_USER + 1]; /* of `terminated`, by corepool_reason_t; the program's own in the last */
     uint64_t reclaimed;  /* leases taken back from threads that had ended */
     uint64_t overdue;    /* leases reported as such, see lease_report_ms */
+    uint64_t slices;     /* there are at this moment; and those of them on the portable shelf: always, or because their shard is */
+    uint64_t portable;   /* away from its CPU */
     corepool_times_t wait; /* of all checkouts; a shelf hit waits 0 */
     corepool_times_t open; /* of each worker's init until it was ready */
     corepool_times_t hold; /* of all leases that have ended; with COREPOOL_POOL_TIME_LEASES only */

@@ -88,6 +88,11 @@ COREPOOL_PUBLIC int corepool_runtime_destroy(corepool_runtime_t *runtime);
 /* The number of shards. Thread: any. */
 COREPOOL_PUBLIC unsigned corepool_runtime_shards(const corepool_runtime_t *runtime);
 
+/* How many of its shards are parked at this moment: their CPU went offline, or out of the process's cpuset, after the start.
+ * A shard notices at its next activity, tries to come back every 150 ms, and parks at the first attempt that the kernel
+ * refuses. Parked it serves its requests from another CPU, on the portable shelf. Thread: any. */
+COREPOOL_PUBLIC unsigned corepool_runtime_parked(const corepool_runtime_t *runtime);
+
 /* The topology that it runs on; valid as long as the runtime. Thread: any. */
 COREPOOL_PUBLIC const corepool_topology_t *corepool_runtime_topology(const corepool_runtime_t *runtime);
 

@@ -382,6 +382,14 @@ unsigned corepool_runtime_shards(const corepool_runtime_t *runtime)
     return runtime->shards;
 }
 
+unsigned corepool_runtime_parked(const corepool_runtime_t *runtime)
+{
+    unsigned parked = 0;
+    for (unsigned i = 0; i < runtime->shards; i++)
+        parked += atomic_load(&runtime->shard[i].parked);
+    return parked;
+}
+
 const corepool_topology_t *corepool_runtime_topology(const corepool_runtime_t *runtime)
 {
     return runtime->topology;

@@ -111,12 +111,19 @@ static void add_ends(corepool_stats_t *stats, const struct cp_slice *slice)
     stats->overdue += atomic_load(&slice->overdue);
 }
 
+static void add_shelf(corepool_stats_t *stats, const struct cp_slice *slice)
+{
+    stats->slices++;
+    stats->portable += (atomic_load_explicit(&slice->shelf.flags, memory_order_relaxed) & CP_SHELF_PORTABLE) != 0;
+}
+
 static void add_slice(struct cp_slice *slice, void *arg)
 {
     struct sum *sum = arg;
     add_slots(&sum->stats, slice);
     add_requests(&sum->stats, slice);
     add_ends(&sum->stats, slice);
+    add_shelf(&sum->stats, slice);
     add_times(&sum->waits, &slice->core.waits);
     add_times(&sum->opens, &slice->opens);
     add_times(&sum->holds, &slice->holds);

@@ -380,23 +380,31 @@ const char *corepool_distance_name(corepool_distance_t distance)
 
 /* Asks the kernel directly: hwloc would widen a set that holds every online CPU to the offline ones too, and a
  * shard could then move when one of those comes up. */
-int cp_topology_pin(const corepool_topology_t *topology, unsigned shard)
+int cp_topology_try_pin(const corepool_topology_t *topology, unsigned shard)
 {
-    const cp_seat_t *seat = &topology->seats[shard];
-    if (!topology->real)
-        return cp_fail(COREPOOL_ENOTSUP, "shard %u: a synthetic CPU cannot be pinned to", shard);
     cpu_set_t *set = CPU_ALLOC(topology->possible);
     if (set == NULL)
-        return cp_fail(COREPOOL_ENOMEM, "shard %u: no memory for its CPU set", shard);
+        return ENOMEM;
     size_t bytes = CPU_ALLOC_SIZE(topology->possible);
     unsigned cpu;
     CPU_ZERO_S(bytes, set);
-    hwloc_bitmap_foreach_begin(cpu, seat->members) CPU_SET_S(cpu, bytes, set);
+    hwloc_bitmap_foreach_begin(cpu, topology->seats[shard].members) CPU_SET_S(cpu, bytes, set);
     hwloc_bitmap_foreach_end();
     int err = sched_setaffinity(0, bytes, set) == 0 ? 0 : errno;
     CPU_FREE(set);
+    return err;
+}
+
+int cp_topology_pin(const corepool_topology_t *topology, unsigned shard)
+{
+    if (!topology->real)
+        return cp_fail(COREPOOL_ENOTSUP, "shard %u: a synthetic CPU cannot be pinned to", shard);
+    int err = cp_topology_try_pin(topology, shard);
+    if (err == ENOMEM)
+        return cp_fail(COREPOOL_ENOMEM, "shard %u: no memory for its CPU set", shard);
     if (err != 0)
-        return cp_fail(COREPOOL_ESYSTEM, "shard %u: pin to CPU %d: %s", shard, seat->place.cpu, strerror(err));
+        return cp_fail(COREPOOL_ESYSTEM, "shard %u: pin to CPU %d: %s", shard, topology->seats[shard].place.cpu,
+                       strerror(err));
     return COREPOOL_OK;
 }
 

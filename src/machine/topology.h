@@ -11,6 +11,10 @@
  * synthetic topology. Thread: the shard's own. */
 int cp_topology_pin(const corepool_topology_t *topology, unsigned shard);
 
+/* The same on a real topology, without words: 0 or an errno; EINVAL: none of its CPUs is both online and in the thread's
+ * cpuset. */
+int cp_topology_try_pin(const corepool_topology_t *topology, unsigned shard);
+
 /* Zeroed memory bound to the shard's NUMA node (page granular: meant for large chunks); NULL when there is
  * none. Where the machine has one node, or is synthetic, plain memory. Thread: any. */
 void *cp_topology_alloc(const corepool_topology_t *topology, unsigned shard, size_t bytes);

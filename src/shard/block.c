@@ -5,6 +5,7 @@
 #include "shard/slice.h"
 
 #include "base/error.h"
+#include "shard/home.h"
 #include "shard/lease.h"
 #include "shard/shard.h"
 
@@ -122,7 +123,7 @@ int cp_slice_reserve(struct cp_slice *slice, uint32_t quota)
     if (!ring || !add_segments(slice, before, after))
         return cp_fail(COREPOOL_ENOMEM, "no memory for %u workers on shard %u", quota, slice->shard->index);
     if (!cp_shelf_grow(&slice->shelf, ring, size)) {
-        cp_shard_lost_cpu(slice->shard); /* else it would not have needed that */
+        cp_home_lost(slice->shard); /* else it would not have needed that */
         return cp_fail(COREPOOL_ESYSTEM, "the kernel refuses the membarrier that would free the shelf of shard %u",
                        slice->shard->index);
     }

@@ -13,10 +13,7 @@
 #include "base/error.h"
 #include "base/point.h"
 #include "machine/topology.h"
-
-/* How often a shard that lost its CPU tries to get it back: rare enough to cost nothing, soon enough that a restored
- * cpuset is used within a breath. */
-#define REGAIN_INTERVAL_NS (200 * CP_NS_PER_MS)
+#include "shard/home.h"
 
 /* Blocks are cut from chunks, so that thousands of small slices do not cost a page or more each; each is twice as large as
  * the one before, so that hundreds of shards with a few slices each do not cost the largest. */
@@ -210,6 +207,7 @@ static void end_loop(struct corepool_shard *shard);
 static void on_soon(uv_idle_t *soon)
 {
     struct corepool_shard *shard = soon->data;
+    cp_home_look(shard);
     cp_shard_settle(shard);
     if (shard->local_first || !cp_list_is_empty(&shard->dirty))
         return;
@@ -290,26 +288,6 @@ void cp_shard_wake_at(struct corepool_shard *shard, struct cp_slice *slice, int6
     start_timer(shard, when_ns);
 }
 
-static void try_to_regain(struct corepool_shard *shard)
-{
-    if (cp_topology_pin(shard->topology, shard->index) != COREPOOL_OK ||
-        cp_rseq_cpu_registered() != (uint32_t)shard->cpu) {
-        start_timer(shard, cp_now_ns() + REGAIN_INTERVAL_NS);
-        return;
-    }
-    shard->lost_cpu = false;
-    for (struct cp_list *at = shard->slices.next; at != &shard->slices; at = at->next)
-        cp_slice_regain(cp_container(at, struct cp_slice, link));
-}
-
-void cp_shard_lost_cpu(struct corepool_shard *shard)
-{
-    if (shard->lost_cpu)
-        return;
-    shard->lost_cpu = true;
-    start_timer(shard, cp_now_ns() + REGAIN_INTERVAL_NS);
-}
-
 /* When the next sleeper is to wake, after those that are due have. */
 static int64_t wake_sleepers(struct corepool_shard *shard, int64_t now_ns)
 {
@@ -328,8 +306,6 @@ static void on_timer(uv_timer_t *timer)
     int64_t next_at = wake_sleepers(shard, cp_now_ns());
     if (next_at != CP_NEVER)
         start_timer(shard, next_at);
-    if (shard->lost_cpu)
-        try_to_regain(shard);
 }
 
 /* --- start and stop --------------------------------------------------------------------------------------------- */
@@ -369,6 +345,7 @@ static int open_handles(struct corepool_shard *shard)
     uv_prepare_start(&shard->leaving, on_leaving); /* fails without a callback only */
     uv_unref((uv_handle_t *)&shard->leaving);
     shard->soon.data = shard->timer.data = shard->leaving.data = shard;
+    cp_home_open(shard);
     return COREPOOL_OK;
 }
 
@@ -470,6 +447,7 @@ static void end_loop(struct corepool_shard *shard)
     uv_close((uv_handle_t *)&shard->soon, NULL);
     uv_close((uv_handle_t *)&shard->timer, NULL);
     uv_close((uv_handle_t *)&shard->leaving, NULL);
+    cp_home_close(shard);
     uv_stop(&shard->uv);
 }
 

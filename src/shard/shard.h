@@ -59,13 +59,15 @@ struct corepool_shard {
     uv_loop_t uv;
     uv_prepare_t leaving;    /* drops it before the loop sleeps */
     uv_idle_t soon;          /* active while there is local work: keeps the loop from sleeping */
-    uv_timer_t timer;        /* next wake-up of a sleeping slice, or attempt to regain the CPU */
+    uv_timer_t timer;        /* next wake-up of a sleeping slice */
+    uv_timer_t homing;       /* while away: the next attempt to come home */
     struct cp_message *local_first, **local_last; /* messages from this thread to itself */
     struct cp_list slices, dirty;
     struct cp_heap sleeping; /* slices by their wake-up time: thousands may have one */
     struct cp_list spare_blocks[CP_BLOCK_CLASSES];
     struct cp_chunk *chunks; /* what the blocks are cut from */
-    bool lost_cpu;
+    bool away;               /* the thread was found off its CPU: see home.c */
+    _Atomic bool parked;     /* it is away, and its CPU cannot be had; read by anyone */
     bool stop_wanted, stopping;
 };
 
@@ -108,9 +110,6 @@ void cp_shard_settle(struct corepool_shard *shard);
 /* The loop is to look after `slice` before it sleeps (thread: who plays), or no later than `when_ns`. */
 void cp_shard_look_after(struct corepool_shard *shard, struct cp_slice *slice);
 void cp_shard_wake_at(struct corepool_shard *shard, struct cp_slice *slice, int64_t when_ns);
-
-/* The shard found itself off its CPU: tries to regain it from time to time. */
-void cp_shard_lost_cpu(struct corepool_shard *shard);
 
 /* Memory of the shard's NUMA node, zeroed, kept until cp_shard_finish; NULL: none. */
 void *cp_shard_alloc(struct corepool_shard *shard, size_t bytes);

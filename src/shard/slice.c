@@ -10,6 +10,7 @@
 #include "base/point.h"
 #include "core/verdict.h"
 #include "shard/call.h"
+#include "shard/home.h"
 #include "shard/shard.h"
 #include "shard/visit.h"
 #include "shard/worker.h"
@@ -93,7 +94,7 @@ void cp_slice_collect(struct cp_slice *slice)
 /* A membarrier was refused, as only a shard off its CPU needs one: again soon, by then perhaps with the CPU. */
 static void try_again_later(struct cp_slice *slice)
 {
-    cp_shard_lost_cpu(slice->shard);
+    cp_home_lost(slice->shard);
     cp_shard_wake_at(slice->shard, slice, cp_now_ns() + RETRY_NS);
 }
 
@@ -104,8 +105,14 @@ bool cp_slice_leave_cpu(struct cp_slice *slice)
         return false;
     }
     slice->lost_cpu = true;
-    cp_shard_lost_cpu(slice->shard);
+    cp_home_lost(slice->shard);
     return true;
+}
+
+void cp_slice_park(struct cp_slice *slice)
+{
+    if (!slice->config.portable && !slice->lost_cpu)
+        cp_slice_leave_cpu(slice);
 }
 
 void cp_slice_regain(struct cp_slice *slice)

@@ -169,6 +169,9 @@ bool cp_slice_pump_anywhere(struct cp_slice *slice);
 /* The shelf is out of reach from this CPU: callers go on on the portable shelf. False: not now, a timer is set. */
 bool cp_slice_leave_cpu(struct cp_slice *slice);
 
+/* Its shard is parked: the shelf is portable from now on. */
+void cp_slice_park(struct cp_slice *slice);
+
 /* Brings the shelf back to rseq after the shard has its CPU again. */
 void cp_slice_regain(struct cp_slice *slice);
 
