@@ -1,5 +1,5 @@
-/* tests/big_test.c: runtimes of 64 to 256 shards, over machines that are not here: unpinned, on the portable shelf. Every shard
- * serves, small pools lie where they should, and all is back afterwards. */
+/* tests/big_test.c: runtimes of 64 to 256 shards, over machines that are not here: unpinned, on the portable
+ * shelf. Every shard serves, small pools lie where they should, and all is back afterwards. */
 #include <criterion/criterion.h>
 
 #include <stdio.h>
@@ -47,7 +47,8 @@ static corepool_distance_t distance(unsigned a, unsigned b)
     return corepool_topology_distance(corepool_runtime_topology(laws_runtime()), a, b);
 }
 
-/* --- every shard serves ------------------------------------------------------------------------------------ */
+/* --- every shard serves ------------------------------------------------------------------------------------
+ */
 
 /* Takes and gives on each shard in turn; the callers begin at different ones. */
 struct tour {
@@ -137,7 +138,8 @@ Test(big, each_of_256_shards_serves_and_all_is_back_afterwards)
     serve_on("pack:2 l3:4 core:16 pu:2", 256);
 }
 
-/* --- who serves whom ---------------------------------------------------------------------------------------- */
+/* --- who serves whom ----------------------------------------------------------------------------------------
+ */
 
 /* The shard whose slice serves the callers of another. */
 static unsigned serving(corepool_pool_t pool, unsigned shard)
@@ -148,58 +150,44 @@ static unsigned serving(corepool_pool_t pool, unsigned shard)
     return by;
 }
 
-/* The farthest that any shard's callers have to go to their slice; *slices: how many serve. */
-static corepool_distance_t farthest(corepool_pool_t pool, unsigned shards, unsigned *slices)
+/* The farthest that any shard's callers have to go to their slice. */
+static corepool_distance_t farthest(corepool_pool_t pool, unsigned shards)
 {
     corepool_distance_t most = COREPOOL_DISTANCE_SELF;
-    bool serves[256] = {false};
-    *slices = 0;
     for (unsigned shard = 0; shard < shards; shard++) {
         unsigned by = serving(pool, shard);
-        *slices += !serves[by];
-        serves[by] = true;
         most = distance(shard, by) > most ? distance(shard, by) : most;
     }
     return most;
 }
 
-Test(big, a_worker_per_cache_serves_the_cpus_of_its_cache)
+static void expect_reach(unsigned size, corepool_distance_t most)
 {
     struct laws_count count = {0};
-    unsigned slices;
     start_synthetic(BIG, 128);
-    corepool_pool_t pool = laws_open(&laws_plain_class, &count, BIG_CACHES, 0);
-    laws_await_idle(pool, BIG_CACHES);
-    cr_expect_leq(farthest(pool, 128, &slices), COREPOOL_DISTANCE_L3);
-    cr_expect_eq(slices, BIG_CACHES);
+    corepool_pool_t pool = laws_open(&laws_plain_class, &count, size, 0);
+    laws_await_idle(pool, size);
+    cr_expect_leq(farthest(pool, 128), most);
     laws_end();
 }
 
-Test(big, a_worker_per_package_serves_the_cpus_of_its_package)
+Test(big, two_workers_per_cache_serve_the_cpus_of_their_cache)
 {
-    struct laws_count count = {0};
-    unsigned slices;
-    start_synthetic(BIG, 128);
-    corepool_pool_t pool = laws_open(&laws_plain_class, &count, 2, 0);
-    laws_await_idle(pool, 2);
-    cr_expect_leq(farthest(pool, 128, &slices), COREPOOL_DISTANCE_PACKAGE);
-    cr_expect_eq(slices, 2);
-    laws_end();
+    expect_reach(2 * BIG_CACHES, COREPOOL_DISTANCE_L3);
+}
+
+Test(big, two_workers_per_package_serve_the_cpus_of_their_package)
+{
+    expect_reach(4, COREPOOL_DISTANCE_PACKAGE);
 }
 
 Test(big, a_single_worker_serves_every_cpu)
 {
-    struct laws_count count = {0};
-    unsigned slices;
-    start_synthetic(BIG, 128);
-    corepool_pool_t pool = laws_open(&laws_plain_class, &count, 1, 0);
-    laws_await_idle(pool, 1);
-    farthest(pool, 128, &slices);
-    cr_expect_eq(slices, 1);
-    laws_end();
+    expect_reach(1, COREPOOL_DISTANCE_MACHINE);
 }
 
-/* --- bounds --------------------------------------------------------------------------------------------------- */
+/* --- bounds
+ * --------------------------------------------------------------------------------------------------- */
 
 Test(big, a_start_that_runs_out_of_descriptors_says_which_shard_and_leaves_nothing_behind)
 {
@@ -209,7 +197,8 @@ Test(big, a_start_that_runs_out_of_descriptors_says_which_shard_and_leaves_nothi
     cr_assert_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
     limit.rlim_cur = 64 * DESCRIPTORS_PER_SHARD;
     cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
-    cr_expect_eq(corepool_runtime_start(&(corepool_runtime_options_t){.synthetic = BIG}, &runtime), COREPOOL_ESYSTEM);
+    cr_expect_eq(corepool_runtime_start(&(corepool_runtime_options_t){.synthetic = BIG}, &runtime),
+                 COREPOOL_ESYSTEM);
     laws_expect_detail("shard");
     laws_expect_baseline();
     laws_expect_no_leaks();
