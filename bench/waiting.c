@@ -116,6 +116,7 @@ struct client {
     pthread_t thread;
     int cpu; /* -1: free */
     int64_t useful; /* ns of CPU time within holds */
+    int64_t begin, end;
     struct waits waits;
 };
 
@@ -143,6 +144,7 @@ static void *live(void *arg)
     if (client->cpu >= 0)
         bench_pin(client->cpu);
     pthread_barrier_wait(&start);
+    client->begin = bench_now_ns();
     while (!atomic_load_explicit(&stop, memory_order_relaxed)) {
         int64_t asked = bench_now_ns();
         struct resource *resource = contender->take();
@@ -150,6 +152,7 @@ static void *live(void *arg)
         client->useful += hold(resource);
         contender->give(resource);
     }
+    client->end = bench_now_ns();
     return NULL;
 }
 
@@ -187,7 +190,7 @@ static double run(const struct load *load, unsigned threads, unsigned ms, struct
 {
     const struct timespec time = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L};
     unsigned cpus = bench_usable_cpus();
-    int64_t useful = 0;
+    int64_t useful = 0, begin = INT64_MAX, end = 0;
     uint64_t waits = 0;
     hold_turns = turns_per_us * load->hold_us;
     memset(resources, 0, sizeof resources);
@@ -195,16 +198,17 @@ static double run(const struct load *load, unsigned threads, unsigned ms, struct
     atomic_store(&stop, false);
     start_clients(threads, load->pinned);
     pthread_barrier_wait(&start);
-    int64_t begin = bench_now_ns();
     nanosleep(&time, NULL);
     atomic_store(&stop, true);
     for (unsigned i = 0; i < threads; i++) {
         pthread_join(clients[i].thread, NULL);
+        begin = clients[i].begin < begin ? clients[i].begin : begin;
+        end = clients[i].end > end ? clients[i].end : end;
         useful += clients[i].useful;
         waits += clients[i].waits.count;
         add(&outcome->waits, &clients[i].waits);
     }
-    double wall = (double)(bench_now_ns() - begin);
+    double wall = (double)(end - begin);
     pthread_barrier_destroy(&start);
     uint64_t uses = sum_uses(cpus * load->per_cpu);
     BENCH_REQUIRE(uses == waits && uses > 0, "%s: %llu uses, %llu takes", contender->name,

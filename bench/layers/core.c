@@ -197,7 +197,8 @@ static void check(const struct episode *episode, uint64_t times)
 {
     const char *broken = cp_core_check(&core);
     BENCH_REQUIRE(!broken, "%s: %s", episode->name, broken);
-    BENCH_REQUIRE(core.live == episode->slots && core.idle == 0 && core.waiting == 0, "%s: not as it was before", episode->name);
+    BENCH_REQUIRE(core.live == episode->slots && core.idle == 0 && core.waiting == 0, "%s: not as it was before",
+                  episode->name);
     BENCH_REQUIRE(core.opens == episode->slots + times * episode->opens && core.open_failures == times * episode->failures &&
                       core.grants == times * episode->grants && core.timeouts == times * episode->timeouts,
                   "%s: %llu opens, %llu failures, %llu grants, %llu timeouts", episode->name,

@@ -173,7 +173,8 @@ int layer_main(int argc, char **argv, const char *title, struct layer_case *case
             if (!one->without)
                 one->ns[round] = one->run(operations / (one->dearer ? one->dearer : 1), one->arg);
     printf("%s; %u rounds of %llu operations\n", title, rounds, (unsigned long long)operations);
-    printf("  no allocation in any; system calls of those with no waiting in them: %s\n", can_watch ? "none" : "not watched, the kernel is too old");
+    printf("  no allocation in any; system calls of those with no waiting in them: %s\n",
+           can_watch ? "none" : "not watched, the kernel is too old");
     printf("  %-52s %10s %10s %10s %8s\n", "", "ns", "least", "most", "steps");
     for (struct layer_case *one = cases; one < cases + count; one++)
         print_case(one, rounds);

@@ -15,7 +15,7 @@
 
 struct layer_case {
     const char *name;
-    /* Runs `operations` of them, or a few more or less; returns the ns of one. `arg` is the case's. */
+    /* Runs `operations` of them, or a few less; returns the ns of one. `arg` is the case's. */
     double (*run)(uint64_t operations, uint64_t arg);
     uint64_t arg;
     uint64_t dearer; /* gets so much fewer operations; 0 is 1 */
