@@ -1,8 +1,9 @@
 /* bench/serialised.c: checkout and checkin in NimblePool's model: enqueue, checkout and checkin callbacks all run on the
  * shard, one after the other, with the pool state.
  *
- * (a) Callers are code on the shard's own loop, as processes of one Erlang scheduler are: each asks asynchronously, gives
- *     the worker back in its callback, and asks again; on one shard, and on all at once.
+ * (a) Callers are code on the shard's own loop, as processes of one Erlang scheduler are: they take turns; whose turn it is
+ *     gives back the worker that it has and asks for one again; on one shard, and on all at once. With more callers than
+ *     workers nearly every checkout waits for another's checkin.
  * (b) Callers are threads that block, pinned to the CPUs in turn: a message to the shard and back, and two switches.
  *
  * ns of CPU per pair: the time of the whole, times the CPUs that had callers, over all pairs. Every round runs each case once.
@@ -76,9 +77,9 @@ static void require(int status, const char *what)
 
 struct caller {
     struct crowd *crowd;
-    uint64_t left;
-    bool waits;   /* for its callback */
-    bool running; /* within run_caller: its callback leaves going on to that */
+    uint64_t left; /* pairs, without the one under way */
+    bool has;      /* a lease */
+    corepool_lease_t lease;
 };
 
 /* Those of one shard, which alone touches them while they run. */
@@ -86,36 +87,59 @@ static struct crowd {
     struct caller callers[MAX_CALLERS];
     unsigned count, left;
     uint64_t pairs; /* of each caller */
+    bool running;   /* within take_turns: a callback leaves going on to that */
     int64_t begin, end;
 } crowds[MAX_SHARDS];
 static sem_t crowd_done;
 
-static void on_lease(int status, const corepool_lease_t *lease, void *arg);
-
-static void run_caller(struct caller *caller)
-{
-    caller->running = true;
-    while (caller->left && !caller->waits) {
-        caller->waits = true;
-        require(corepool_checkout_async(pool, NULL, on_lease, caller, NULL), "checkout_async");
-    }
-    caller->running = false;
-    if (caller->left || --caller->crowd->left)
-        return;
-    caller->crowd->end = bench_now_ns();
-    sem_post(&crowd_done);
-}
+static void take_turns(struct crowd *crowd);
 
 static void on_lease(int status, const corepool_lease_t *lease, void *arg)
 {
     struct caller *caller = arg;
     require(status, "checkout_async's outcome");
-    corepool_lease_t mine = *lease;
-    require(corepool_checkin(&mine), "checkin");
-    caller->waits = false;
+    caller->lease = *lease;
+    caller->has = true;
+    if (!caller->crowd->running)
+        take_turns(caller->crowd);
+}
+
+static void ask(struct caller *caller)
+{
+    if (caller->left == 0) {
+        caller->crowd->left--;
+        return;
+    }
     caller->left--;
-    if (!caller->running)
-        run_caller(caller);
+    require(corepool_checkout_async(pool, NULL, on_lease, caller, NULL), "checkout_async");
+}
+
+/* Gives back what it has and asks again. False: it waits, or has had its pairs. */
+static bool take_turn(struct caller *caller)
+{
+    if (!caller->has)
+        return false;
+    caller->has = false;
+    require(corepool_checkin(&caller->lease), "checkin");
+    ask(caller);
+    return true;
+}
+
+/* Until all wait, or nobody is left. */
+static void take_turns(struct crowd *crowd)
+{
+    bool moved = true;
+    crowd->running = true;
+    while (moved) {
+        moved = false;
+        for (unsigned i = 0; i < crowd->count; i++)
+            moved |= take_turn(&crowd->callers[i]);
+    }
+    crowd->running = false;
+    if (crowd->left)
+        return;
+    crowd->end = bench_now_ns();
+    sem_post(&crowd_done);
 }
 
 /* Thread: the shard. */
@@ -125,10 +149,12 @@ static void start_crowd(corepool_shard_t *shard, void *arg)
     (void)shard;
     crowd->begin = bench_now_ns();
     crowd->left = crowd->count;
+    crowd->running = true;
     for (unsigned i = 0; i < crowd->count; i++)
         crowd->callers[i] = (struct caller){.crowd = crowd, .left = crowd->pairs};
     for (unsigned i = 0; i < crowd->count; i++)
-        run_caller(&crowd->callers[i]);
+        ask(&crowd->callers[i]);
+    take_turns(crowd);
 }
 
 static double time_shards(unsigned shards, unsigned callers, uint64_t *pairs)
