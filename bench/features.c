@@ -125,11 +125,11 @@ static void end(corepool_runtime_t *runtime)
 
 int main(int argc, char **argv)
 {
-    unsigned rounds = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) : 11;
-    uint64_t pairs = argc > 2 ? strtoull(argv[2], NULL, 10) : 2000000;
+    static const char usage[] = "features [ROUNDS (1 to 101) [PAIRS (1,000 to 10^9)]]";
+    unsigned rounds = (unsigned)bench_argument(argc, argv, 1, 11, 1, MAX_ROUNDS, usage);
+    uint64_t pairs = bench_argument(argc, argv, 2, 2000000, SLOWER, 1000000000, usage);
     corepool_runtime_t *runtime, *portable;
-    BENCH_REQUIRE(rounds >= 1 && rounds <= MAX_ROUNDS && pairs >= SLOWER,
-                  "usage: features [ROUNDS (1 to %d) [PAIRS (%d or more)]]", MAX_ROUNDS, SLOWER);
+    BENCH_REQUIRE(argc <= 3, "too many arguments; usage: %s", usage);
     BENCH_REQUIRE(corepool_runtime_start(NULL, &runtime) == COREPOOL_OK, "start: %s", corepool_error_detail());
     BENCH_REQUIRE(corepool_runtime_start(&(corepool_runtime_options_t){.shelf = COREPOOL_SHELF_PORTABLE}, &portable) ==
                       COREPOOL_OK, "start: %s", corepool_error_detail());
