@@ -213,6 +213,18 @@ Test(topology, places_one_shard_per_cache)
     corepool_topology_close(topology);
 }
 
+Test(topology, places_one_shard_per_numa_node)
+{
+    corepool_topology_t *topology = open_synthetic(DEEP, NULL, COREPOOL_PLACE_NUMA);
+    cr_assert_eq(corepool_topology_shards(topology), 4);
+    for (unsigned shard = 0; shard < 4; shard++) {
+        cr_assert_eq(place_of(topology, shard).numa_node, (int)shard);
+        cr_assert_eq(place_of(topology, shard).members, 16);
+        cr_assert_eq(corepool_topology_shard_of(topology, 16 * shard + 15), shard);
+    }
+    corepool_topology_close(topology);
+}
+
 Test(topology, falls_back_where_there_is_no_core_and_no_cache)
 {
     corepool_topology_t *topology = open_synthetic("4", NULL, COREPOOL_PLACE_CORE);
@@ -332,6 +344,87 @@ Test(topology, any_cpu_number_is_answered)
     corepool_topology_close(topology);
 }
 
+/* ---- slices of small pools ---- */
+
+#define SHARDS_MAX 128
+
+/* The slices of a pool of that size; as the rule says, and its own shard's where it lives. */
+static unsigned slices_of(const corepool_topology_t *topology, unsigned size, unsigned of_shard[SHARDS_MAX])
+{
+    unsigned shards = corepool_topology_shards(topology), homes = 0;
+    unsigned slices = corepool_topology_slices(topology, size, of_shard);
+    for (unsigned i = 0; i < shards; i++) {
+        cr_assert_leq(of_shard[i], i, "a slice is on the first shard that it serves");
+        cr_assert_eq(of_shard[of_shard[i]], of_shard[i]);
+        homes += of_shard[i] == i;
+    }
+    cr_assert_eq(homes, slices);
+    return slices;
+}
+
+static void expect_slices(const corepool_topology_t *topology, unsigned size, unsigned slices, corepool_distance_t reach)
+{
+    unsigned of_shard[SHARDS_MAX], shards = corepool_topology_shards(topology);
+    cr_assert_eq(slices_of(topology, size, of_shard), slices, "size %u", size);
+    for (unsigned a = 0; a < shards; a++)
+        for (unsigned b = 0; b < shards; b++)
+            cr_assert_eq(of_shard[a] == of_shard[b], corepool_topology_distance(topology, a, b) <= reach,
+                         "size %u: shards %u and %u", size, a, b);
+}
+
+Test(topology, a_pool_as_large_as_the_machine_has_a_slice_on_every_shard)
+{
+    corepool_topology_t *topology = open_synthetic(BIG, NULL, COREPOOL_PLACE_CPU);
+    expect_slices(topology, 128, 128, COREPOOL_DISTANCE_SELF);
+    expect_slices(topology, 1000000, 128, COREPOOL_DISTANCE_SELF);
+    corepool_topology_close(topology);
+}
+
+Test(topology, a_smaller_pool_has_the_finest_slices_that_get_two_workers_each)
+{
+    corepool_topology_t *topology = open_synthetic(BIG, NULL, COREPOOL_PLACE_CPU);
+    expect_slices(topology, 127, 8, COREPOOL_DISTANCE_L3); /* 64 cores would want 128 */
+    expect_slices(topology, 16, 8, COREPOOL_DISTANCE_L3);
+    expect_slices(topology, 15, 2, COREPOOL_DISTANCE_PACKAGE);
+    expect_slices(topology, 4, 2, COREPOOL_DISTANCE_PACKAGE);
+    for (unsigned size = 1; size <= 3; size++)
+        expect_slices(topology, size, 1, COREPOOL_DISTANCE_MACHINE);
+    corepool_topology_close(topology);
+}
+
+Test(topology, every_level_of_a_machine_may_have_the_slices)
+{
+    corepool_topology_t *topology = open_synthetic("pack:2 numa:2 l3:2 l2:2 core:2 pu:3", NULL, COREPOOL_PLACE_CPU);
+    expect_slices(topology, 96, 96, COREPOOL_DISTANCE_SELF);
+    expect_slices(topology, 95, 32, COREPOOL_DISTANCE_CORE);
+    expect_slices(topology, 64, 32, COREPOOL_DISTANCE_CORE);
+    expect_slices(topology, 63, 16, COREPOOL_DISTANCE_L2);
+    expect_slices(topology, 31, 8, COREPOOL_DISTANCE_L3);
+    expect_slices(topology, 15, 4, COREPOOL_DISTANCE_NUMA);
+    expect_slices(topology, 7, 2, COREPOOL_DISTANCE_PACKAGE);
+    expect_slices(topology, 3, 1, COREPOOL_DISTANCE_MACHINE);
+    corepool_topology_close(topology);
+}
+
+Test(topology, slices_follow_the_groups_of_an_uneven_machine)
+{
+    /* Of four caches with four cores: 4, 1, 3 and none. */
+    corepool_topology_t *topology = open_synthetic("pack:2 l3:2 core:4 pu:1", "0-3,6,8-10", COREPOOL_PLACE_CPU);
+    expect_slices(topology, 8, 8, COREPOOL_DISTANCE_SELF);
+    expect_slices(topology, 7, 3, COREPOOL_DISTANCE_L3);
+    expect_slices(topology, 5, 2, COREPOOL_DISTANCE_PACKAGE);
+    expect_slices(topology, 3, 1, COREPOOL_DISTANCE_MACHINE);
+    corepool_topology_close(topology);
+}
+
+Test(topology, a_machine_that_says_nothing_has_one_slice_for_small_pools)
+{
+    corepool_topology_t *topology = open_synthetic("6", NULL, COREPOOL_PLACE_CPU);
+    expect_slices(topology, 5, 1, COREPOOL_DISTANCE_MACHINE);
+    expect_slices(topology, 6, 6, COREPOOL_DISTANCE_SELF);
+    corepool_topology_close(topology);
+}
+
 /* ---- what is asked for ---- */
 
 Test(topology, a_cpu_list_limits_the_shards)
@@ -354,6 +447,28 @@ Test(topology, a_bad_cpu_list_is_refused_by_name)
     expect_refused(&(corepool_topology_options_t){.synthetic = BIG, .cpus = "128"}, "no CPU 128");
     expect_refused(&(corepool_topology_options_t){.synthetic = BIG, .cpus = "0-4294967296"}, "no CPU above");
     expect_refused(&(corepool_topology_options_t){.cpus = "8191"}, "no CPU 8191");
+}
+
+Test(topology, cpus_left_alone_have_no_shard_and_are_served_by_the_nearest)
+{
+    const corepool_topology_options_t options = {.synthetic = BIG, .except = "0-1,64-65,127"};
+    corepool_topology_t *topology = open_topology(&options);
+    cr_assert_eq(corepool_topology_shards(topology), 123);
+    cr_assert_not(corepool_topology_covers(topology, 64));
+    cr_assert_eq(place_of(topology, corepool_topology_shard_of(topology, 64)).l3, 4);
+    cr_assert_eq(place_of(topology, corepool_topology_shard_of(topology, 127)).core, 63, "its core's other CPU");
+    corepool_topology_close(topology);
+    topology = open_topology(&(corepool_topology_options_t){.synthetic = BIG, .cpus = "0-3", .except = "2-9"});
+    cr_assert_eq(corepool_topology_shards(topology), 2, "of those that are listed");
+    corepool_topology_close(topology);
+}
+
+Test(topology, a_bad_exception_is_refused_by_name)
+{
+    expect_refused(&(corepool_topology_options_t){.synthetic = BIG, .except = "0-"}, "except: \"0-\": not a CPU list");
+    expect_refused(&(corepool_topology_options_t){.synthetic = BIG, .except = "128"}, "except: \"128\": there is no CPU");
+    expect_refused(&(corepool_topology_options_t){.synthetic = BIG, .except = "0-127"}, "leaves no CPU");
+    expect_refused(&(corepool_topology_options_t){.synthetic = BIG, .cpus = "5", .except = "4-6"}, "leaves no CPU");
 }
 
 Test(topology, a_number_that_the_machine_skips_is_refused)

@@ -50,6 +50,7 @@ typedef void (*corepool_stall_cb)(unsigned shard, const char *pool, const char *
 /* Zero means the default in every field. */
 typedef struct corepool_runtime_options {
     const char *cpus;            /* as in corepool_topology_options_t */
+    const char *except;          /* as there */
     corepool_place_t place;      /* as there */
     const char *synthetic;       /* as there; its shards run unpinned */
     corepool_shelf_kind_t shelf; /* default COREPOOL_SHELF_AUTO */

@@ -216,7 +216,8 @@ static void free_runtime(struct corepool_runtime *runtime)
 /* The topology, and memory for the shards. */
 static int prepare(struct corepool_runtime *runtime, const corepool_runtime_options_t *options)
 {
-    corepool_topology_options_t where = {.cpus = options->cpus, .place = options->place, .synthetic = options->synthetic};
+    corepool_topology_options_t where = {
+        .cpus = options->cpus, .except = options->except, .place = options->place, .synthetic = options->synthetic};
     int status = choose_shelf(options, &runtime->shelf);
     if (status == COREPOOL_OK)
         status = corepool_topology_open(&where, &runtime->topology);

@@ -21,8 +21,8 @@ bool cp_cpus_read_number(const char **at, unsigned *number)
     return true;
 }
 
-/* Reads "0-3,8" into `set`; each number must be below `limit`. */
-static int parse_list(const char *text, unsigned limit, hwloc_bitmap_t set)
+/* Reads "0-3,8" into `set`; each number must be below `limit`. field: what a detail calls it. */
+static int parse_list(const char *field, const char *text, unsigned limit, hwloc_bitmap_t set)
 {
     const char *at = text, *item;
     for (;; at++) {
@@ -34,16 +34,16 @@ static int parse_list(const char *text, unsigned limit, hwloc_bitmap_t set)
         if (*at == '-' && (at++, !cp_cpus_read_number(&at, &last) || last < first))
             break;
         if (last >= limit)
-            return cp_fail(COREPOOL_EINVAL, "cpus: \"%s\": there is no CPU %s%u here", text,
+            return cp_fail(COREPOOL_EINVAL, "%s: \"%s\": there is no CPU %s%u here", field, text,
                            last > CP_CPUS_MAX ? "above " : "", last > CP_CPUS_MAX ? CP_CPUS_MAX : last);
         if (hwloc_bitmap_set_range(set, first, (int)last) != 0)
-            return cp_fail(COREPOOL_ENOMEM, "cpus: no memory for the CPU set");
+            return cp_fail(COREPOOL_ENOMEM, "%s: no memory for the CPU set", field);
         if (*at == '\0')
             return COREPOOL_OK;
         if (*at != ',')
             break;
     }
-    return cp_fail(COREPOOL_EINVAL, "cpus: \"%s\": not a CPU list such as \"0-3,8\" (at \"%s\")", text, item);
+    return cp_fail(COREPOOL_EINVAL, "%s: \"%s\": not a CPU list such as \"0-3,8\" (at \"%s\")", field, text, item);
 }
 
 /* One more than the highest CPU number that the kernel will ever use; 0 when it does not say. */
@@ -59,7 +59,7 @@ static unsigned read_possible(void)
     int last = -1;
     if (text != NULL && set != NULL) {
         text[strcspn(text, "\n")] = '\0';
-        if (parse_list(text, CP_CPUS_MAX, set) == COREPOOL_OK)
+        if (parse_list("possible", text, CP_CPUS_MAX, set) == COREPOOL_OK)
             last = hwloc_bitmap_last(set);
     }
     hwloc_bitmap_free(set);
@@ -120,11 +120,25 @@ int cp_cpus_choose(hwloc_topology_t map, bool real, unsigned possible, const cha
     hwloc_bitmap_t listed = hwloc_bitmap_alloc();
     if (listed == NULL)
         return cp_fail(COREPOOL_ENOMEM, "cpus: no memory for the CPU set");
-    err = parse_list(list, possible, listed);
+    err = parse_list("cpus", list, possible, listed);
     if (err == COREPOOL_OK)
         err = check_listed(map, listed, wanted);
     if (err == COREPOOL_OK && hwloc_bitmap_copy(wanted, listed) != 0)
         err = cp_fail(COREPOOL_ENOMEM, "cpus: no memory for the CPU set");
+    hwloc_bitmap_free(listed);
+    return err;
+}
+
+int cp_cpus_except(unsigned possible, const char *list, hwloc_bitmap_t wanted)
+{
+    hwloc_bitmap_t listed = hwloc_bitmap_alloc();
+    if (listed == NULL)
+        return cp_fail(COREPOOL_ENOMEM, "except: no memory for the CPU set");
+    int err = parse_list("except", list, possible, listed);
+    if (err == COREPOOL_OK && hwloc_bitmap_andnot(wanted, wanted, listed) != 0)
+        err = cp_fail(COREPOOL_ENOMEM, "except: no memory for the CPU set");
+    if (err == COREPOOL_OK && hwloc_bitmap_iszero(wanted))
+        err = cp_fail(COREPOOL_EINVAL, "except: \"%s\": leaves no CPU for a shard", list);
     hwloc_bitmap_free(listed);
     return err;
 }

@@ -21,4 +21,8 @@ unsigned cp_cpus_possible(hwloc_topology_t map, bool real);
  * COREPOOL_ENOMEM. */
 int cp_cpus_choose(hwloc_topology_t map, bool real, unsigned possible, const char *list, hwloc_bitmap_t wanted);
 
+/* Takes the CPUs of `list` out of `wanted`; those that are not in it are no matter. COREPOOL_OK, COREPOOL_EINVAL (detail: a bad
+ * list, or one that leaves none), COREPOOL_ENOMEM. */
+int cp_cpus_except(unsigned possible, const char *list, hwloc_bitmap_t wanted);
+
 #endif

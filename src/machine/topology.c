@@ -19,6 +19,7 @@
 #include <hwloc/glibc-sched.h>
 
 #include "base/error.h"
+#include "machine/cgroup.h"
 #include "machine/cpus.h"
 
 #define CACHE_LINE 64u
@@ -27,7 +28,7 @@
 typedef struct cp_seat {
     corepool_shard_place_t place;
     int inner_node;         /* logical index of its NUMA node where that is a part of its package, else -1 */
-    hwloc_obj_t anchor;     /* what the shard stands for: CPU, core or cache */
+    hwloc_obj_t anchor;     /* what the shard stands for: CPU, core, cache or NUMA node */
     hwloc_bitmap_t members; /* its CPUs; NULL for a mere CPU */
 } cp_seat_t;
 
@@ -37,6 +38,7 @@ struct corepool_topology {
     bool bind_memory; /* there is more than one NUMA node to choose from */
     unsigned shard_count;
     unsigned possible;
+    unsigned cpu_quota; /* thousandths of a CPU; 0: none */
     cp_seat_t *seats;   /* shard_count of them */
     unsigned *shard_of; /* by CPU number, `possible` of them */
 };
@@ -125,6 +127,10 @@ static hwloc_obj_t find_anchor(hwloc_topology_t map, hwloc_obj_t pu, corepool_pl
     if (place == COREPOOL_PLACE_CORE) {
         anchor = hwloc_get_ancestor_obj_by_type(map, HWLOC_OBJ_CORE, pu);
         return anchor == NULL ? pu : anchor;
+    }
+    if (place == COREPOOL_PLACE_NUMA) {
+        anchor = find_node(map, pu);
+        return anchor == NULL ? hwloc_get_root_obj(map) : anchor;
     }
     for (size_t i = 0; anchor == NULL && i < sizeof caches / sizeof caches[0]; i++)
         anchor = hwloc_get_ancestor_obj_by_type(map, caches[i], pu);
@@ -266,11 +272,14 @@ static int build(corepool_topology_t *topology, const corepool_topology_options_
     if (wanted == NULL)
         return cp_fail(COREPOOL_ENOMEM, "topology: no memory for a CPU set");
     err = cp_cpus_choose(topology->map, topology->real, topology->possible, options->cpus, wanted);
+    if (err == COREPOOL_OK && options->except != NULL)
+        err = cp_cpus_except(topology->possible, options->except, wanted);
     if (err == COREPOOL_OK)
         err = seat_shards(topology, options->place, wanted);
     if (err == COREPOOL_OK)
         err = map_cpus(topology);
     hwloc_bitmap_free(wanted);
+    topology->cpu_quota = topology->real ? cp_cgroup_cpu_quota("") : 0;
     return err;
 }
 
@@ -282,7 +291,7 @@ int corepool_topology_open(const corepool_topology_options_t *options, corepool_
     *topology = NULL;
     if (options == NULL)
         options = &defaults;
-    if ((unsigned)options->place > COREPOOL_PLACE_CACHE)
+    if ((unsigned)options->place > COREPOOL_PLACE_NUMA)
         return cp_fail(COREPOOL_EINVAL, "place: %d: not one of COREPOOL_PLACE_*", (int)options->place);
     corepool_topology_t *made = calloc(1, sizeof *made);
     if (made == NULL)
@@ -360,6 +369,45 @@ void corepool_topology_neighbours(const corepool_topology_t *topology, unsigned 
             if ((int)corepool_topology_distance(topology, shard, other) == distance)
                 *order++ = other;
         }
+}
+
+/* How many shards follow one with which they share nothing as near as `most`. What shares something is together in the
+ * shards' order, so that these are the seams between groups. */
+static unsigned count_seams(const corepool_topology_t *topology, corepool_distance_t most)
+{
+    unsigned seams = 0;
+    for (unsigned i = 1; i < topology->shard_count; i++)
+        seams += corepool_topology_distance(topology, i - 1, i) > most;
+    return seams;
+}
+
+/* How far shards may be apart that one slice serves. */
+static corepool_distance_t reach_of_slices(const corepool_topology_t *topology, unsigned size)
+{
+    corepool_distance_t reach = COREPOOL_DISTANCE_CORE;
+    if (size >= topology->shard_count)
+        return COREPOOL_DISTANCE_SELF;
+    while (reach < COREPOOL_DISTANCE_MACHINE && size / 2 < count_seams(topology, reach) + 1)
+        reach++;
+    return reach;
+}
+
+unsigned corepool_topology_slices(const corepool_topology_t *topology, unsigned size, unsigned *of_shard)
+{
+    corepool_distance_t reach = reach_of_slices(topology, size);
+    unsigned slices = 1;
+    of_shard[0] = 0;
+    for (unsigned i = 1; i < topology->shard_count; i++) {
+        bool apart = corepool_topology_distance(topology, i - 1, i) > reach;
+        of_shard[i] = apart ? i : of_shard[i - 1];
+        slices += apart;
+    }
+    return slices;
+}
+
+unsigned corepool_topology_cpu_quota(const corepool_topology_t *topology)
+{
+    return topology->cpu_quota;
 }
 
 const char *corepool_distance_name(corepool_distance_t distance)
