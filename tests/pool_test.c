@@ -75,8 +75,12 @@ static void expect_quotas(unsigned size, unsigned flags, uint64_t sum, uint64_t 
 
 Test(pool, quotas_sum_to_the_size_whatever_the_number_of_shards)
 {
-    for (unsigned size = 1; size <= 9; size++)
-        expect_quotas(size, 0, size, size <= 8 ? 1 : 2);
+    for (unsigned size = 1; size <= 3; size++)
+        expect_quotas(size, 0, size, size);
+    for (unsigned size = 4; size <= 7; size++) /* a slice for each package */
+        expect_quotas(size, 0, size, (size + 1) / 2);
+    expect_quotas(8, 0, 8, 1);
+    expect_quotas(9, 0, 9, 2);
     expect_quotas(20, 0, 20, 3);
     expect_quotas(1001, 0, 1001, 126);
 }
@@ -90,9 +94,10 @@ Test(pool, a_pool_smaller_than_the_machine_serves_every_shard)
 {
     struct laws_count count = {0};
     const corepool_runtime_t *runtime = laws_start(&(corepool_runtime_options_t){.synthetic = BIG});
-    corepool_pool_t pool = laws_open(&laws_class, &count, 2, 0);
+    corepool_pool_t pool = laws_open(&laws_class, &count, 4, 0);
     for (unsigned i = 0; i < corepool_runtime_shards(runtime); i++) {
         corepool_lease_t lease = laws_take(corepool_pool_at(pool, i));
+        cr_expect_eq(corepool_shard_index(corepool_worker_shard(lease.worker)), i / 4 * 4, "of its package");
         cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
     }
     laws_end();

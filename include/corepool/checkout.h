@@ -28,9 +28,10 @@ typedef struct corepool_checkout_options {
     int64_t timeout_ms; /* for waiting only; default COREPOOL_TIMEOUT_DEFAULT_MS; COREPOOL_INFINITE allowed */
     void *command;      /* handed to the class's enqueue and checkout callbacks, before the checkout ends or times out;
                          * default NULL */
+    uint64_t key;       /* for COREPOOL_POLICY_HASH, and own policies; default 0 */
 } corepool_checkout_options_t;
 
-/* Takes a worker: at once when one is idle on the caller's CPU, else waits its turn. Blocks up to
+/* Takes a worker: at once when one is idle on the caller's CPU, or where the policy says; else waits its turn. Blocks up to
  * options->timeout_ms. Returns COREPOOL_OK with *lease filled; else *lease is zeroed: COREPOOL_ETIMEDOUT (the
  * detail says how many were waiting, how many opening and leased, and the last open error), COREPOOL_ESKIPPED,
  * COREPOOL_ECLOSED (also while the pool is drained, see corepool/operate.h), COREPOOL_EOVERLOAD (more than max_waiting would
@@ -39,8 +40,8 @@ typedef struct corepool_checkout_options {
 COREPOOL_PUBLIC int corepool_checkout(corepool_pool_t pool, const corepool_checkout_options_t *options,
                                       corepool_lease_t *lease);
 
-/* The same without waiting: COREPOOL_EEMPTY when none is idle on the caller's shard (nothing is opened for
- * it), or when that shelf is out of the caller's reach: on a CPU that no shard stands for, or with a handle for
+/* The same without waiting: COREPOOL_EEMPTY when none is idle on the caller's shard, or on the one that the policy chose
+ * (nothing is opened for it), or when that shelf is out of the caller's reach: on a CPU that no shard stands for, or with a handle for
  * another shard. COREPOOL_ENOTSUP for a pool with COREPOOL_POOL_MANAGED, which has no shelf. Never blocks; allowed on a
  * shard's thread. */
 COREPOOL_PUBLIC int corepool_checkout_try(corepool_pool_t pool, const corepool_checkout_options_t *options,

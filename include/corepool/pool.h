@@ -40,6 +40,44 @@ typedef struct corepool_pool {
 #define COREPOOL_POOL_TIME_LEASES 0x20u /* measure how long each lease is held, from when its worker was taken; costs two
                                       * clock readings a lease */
 
+/* Which slice serves a caller. A policy that takes workers on other CPUs than the caller's cannot use restartable
+ * sequences: such pools have the portable shelf. A checkout that has to wait waits at the slice that was chosen; a handle of
+ * corepool_pool_at overrides the policy. `idle` means on the shelf; a COREPOOL_POOL_MANAGED pool has none. */
+#define COREPOOL_POLICY_TABLE(X)                                                                             \
+    X(LOCAL, "local")               /* that of the CPU that the caller runs on (default) */                  \
+    X(LOCAL_ONLY, "local-only")     /* the same; no worker is handed over to another shard */                \
+    X(ROUND_ROBIN, "round-robin")   /* each thread goes round all slices */                                  \
+    X(RANDOM, "random")             /* any, all equally likely */                                            \
+    X(TWO_CHOICES, "two-choices")   /* of two different ones at random the less loaded: idle minus waiting */ \
+    X(LEAST_LOADED, "least-loaded") /* the least loaded of all; the caller's own, if none is less */         \
+    X(HASH, "hash")                 /* by the checkout's key: the same as long as the pool is open */        \
+    X(SINGLE, "single")             /* one slice, on shard 0, with all workers, for all callers */           \
+    X(CUSTOM, "custom")             /* as `choose` says */
+typedef enum corepool_policy {
+#define COREPOOL_POLICY_ENUM(name, text) COREPOOL_POLICY_##name,
+    COREPOOL_POLICY_TABLE(COREPOOL_POLICY_ENUM)
+#undef COREPOOL_POLICY_ENUM
+} corepool_policy_t;
+
+/* "local", "two-choices"…; "unknown" for no policy. Static storage. Thread: any. */
+COREPOOL_PUBLIC const char *corepool_policy_name(corepool_policy_t policy);
+
+/* A checkout whose slice is to be chosen. */
+typedef struct corepool_choice {
+    unsigned shards; /* of the runtime */
+    unsigned local;  /* the shard of the CPU that the caller runs on */
+    uint64_t key;    /* the checkout's */
+    const struct corepool_pool_impl *impl; /* for corepool_choice_load */
+} corepool_choice_t;
+
+/* An own policy: returns the shard (below choice->shards) whose callers' slice is to be asked; any other number makes the
+ * checkout COREPOOL_EINVAL. Once per checkout. Thread: the caller's, on several at once; must not block. */
+typedef unsigned (*corepool_choose_cb)(const corepool_choice_t *choice, void *arg);
+
+/* How loaded the slice is that serves that shard's callers: requests that wait minus idle workers, at about this moment. An
+ * unknown shard is INT64_MAX. In a corepool_choose_cb only. Thread: any. */
+COREPOOL_PUBLIC int64_t corepool_choice_load(const corepool_choice_t *choice, unsigned shard);
+
 /* For max_idle_pings: no pings at all. For lifetime_jitter_percent: none. */
 #define COREPOOL_NONE (~0u)
 
@@ -50,6 +88,10 @@ typedef struct corepool_pool {
 typedef struct corepool_pool_options {
     const char *name;        /* for messages; default: the class's name; copied, cut at 31 bytes */
     unsigned flags;          /* COREPOOL_POOL_…; default 0 */
+    /* Dispatch. */
+    corepool_policy_t policy;  /* default COREPOOL_POLICY_LOCAL */
+    corepool_choose_cb choose; /* for COREPOOL_POLICY_CUSTOM, and only there; must outlive the pool, as its argument */
+    void *choose_arg;          /* default NULL */
     /* Opening. */
     unsigned max_opening;    /* workers of one slice that may be opening at once; default 8 */
     int64_t backoff_min_ms;  /* wait after a first failed init; default 20 */
@@ -86,8 +128,8 @@ typedef struct corepool_pool_options {
 
 /* Opens a pool of `size` workers (1 … COREPOOL_SIZE_MAX) of class `cls`, whose callbacks get `arg`; both
  * must outlive the pool. The quotas of its slices always sum to `size` (times the shards with
- * COREPOOL_POOL_PER_SHARD). A pool with fewer workers than shards has slices on that many shards, spread
- * evenly, each serving its nearest CPUs. Blocks until every slice's pool_init has returned; workers open
+ * COREPOOL_POOL_PER_SHARD). A pool with fewer workers than shards has slices on some of them, each serving the CPUs that are
+ * together under a core, cache, NUMA node or package: see corepool_topology_slices. Blocks until every slice's pool_init has returned; workers open
  * in the background. All or nothing. Returns COREPOOL_OK with *pool set; COREPOOL_EINVAL (the detail names
  * the argument), COREPOOL_ENOMEM, pool_init's code, COREPOOL_ECLOSED (runtime stopping), COREPOOL_EDEADLK; COREPOOL_IGNORE
  * (pool_init's): *pool is zero, and nothing failed. */

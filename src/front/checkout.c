@@ -1,8 +1,9 @@
 /* front/checkout.c: taking workers, from any thread.
  *
- * A checkout looks at the shelf of the caller's CPU; on a miss at the slice's returned list; then it posts a request and
- * sleeps on it. The pool's generation is compared before (a closed handle reaches nothing) and after a worker was
- * taken (the slice may have become another pool's in between; the worker goes back there). */
+ * A checkout looks at the shelf of the caller's CPU, or of the shard that the pool's policy chooses; on a miss at the
+ * slice's returned list; then it posts a request and sleeps on it. The pool's generation is compared before (a closed
+ * handle reaches nothing) and after a worker was taken (the slice may have become another pool's in between; the worker goes
+ * back there). */
 #include "front/checkout.h"
 
 #include <sched.h>
@@ -11,6 +12,7 @@
 #include "base/error.h"
 #include "base/point.h"
 #include "core/verdict.h"
+#include "front/policy.h"
 #include "shard/lease.h"
 
 /* How often a caller that is moved to another CPU on its way follows there before it asks by message. */
@@ -224,6 +226,17 @@ int cp_checkout_granted(struct cp_checkout *checkout, cp_slot *slot, uint64_t st
     return cp_checkout_validate(checkout, lease);
 }
 
+/* Of an unbound handle; it may stay unbound. */
+static int choose_shard(struct cp_checkout *checkout, const corepool_checkout_options_t *options)
+{
+    int status = cp_policy_bind(&checkout->pool, options ? options->key : 0, checkout->self);
+    /* Code on a shard is else served by that shard, also while it is off its CPU. */
+    const struct corepool_shard *shard = checkout->self->shard;
+    if (shard && checkout->pool.shard == COREPOOL_SHARD_LOCAL && shard->runtime == checkout->pool.impl->runtime)
+        checkout->pool.shard = (int32_t)shard->index;
+    return status;
+}
+
 int cp_checkout_begin(struct cp_checkout *checkout, corepool_pool_t pool, const corepool_checkout_options_t *options)
 {
     int code = COREPOOL_OK;
@@ -237,13 +250,9 @@ int cp_checkout_begin(struct cp_checkout *checkout, corepool_pool_t pool, const 
     if (cp_unlikely(!checkout->self))
         return code;
     checkout->pool = pool;
-    /* Code on a shard is served by that shard, also while it is off its CPU. */
-    const struct corepool_shard *shard = checkout->self->shard;
-    if (shard && pool.shard == COREPOOL_SHARD_LOCAL && shard->runtime == pool.impl->runtime)
-        checkout->pool.shard = (int32_t)shard->index;
     checkout->command = options ? options->command : NULL;
     checkout->again = checkout->enqueued = false;
-    return COREPOOL_OK;
+    return pool.shard == COREPOOL_SHARD_LOCAL ? choose_shard(checkout, options) : COREPOOL_OK;
 }
 
 /* --- wait ------------------------------------------------------------------------------------------------------------------ */
@@ -444,13 +453,28 @@ __attribute__((noinline)) static int checkout_switched(corepool_pool_t pool, con
     return checkout_portable(pool, options, lease, slice);
 }
 
+/* The same, where the policy chooses: the checkout goes on with a handle for that shard. */
+__attribute__((noinline)) static int checkout_chosen(corepool_pool_t pool, const corepool_checkout_options_t *options,
+                                                     corepool_lease_t *lease)
+{
+    int status = cp_policy_bind(&pool, options ? options->key : 0, cp_client);
+    if (cp_unlikely(status != COREPOOL_OK)) {
+        *lease = (corepool_lease_t){0};
+        return status;
+    }
+    if (cp_unlikely(pool.shard == COREPOOL_SHARD_LOCAL))
+        return checkout_slowly(pool, options, lease);
+    return checkout_portable(pool, options, lease,
+                             atomic_load_explicit(&pool.impl->by_shard[pool.shard], memory_order_relaxed));
+}
+
 /* The same, from the CPU's number. */
 __attribute__((noinline)) static int checkout_portably(corepool_pool_t pool, const corepool_checkout_options_t *options,
                                                        corepool_lease_t *lease)
 {
     uint32_t cpu = cp_rseq_cpu();
-    if (cp_unlikely(!pool.impl->is_cpu_known || cpu >= pool.impl->possible_cpus))
-        return checkout_slowly(pool, options, lease);
+    if (cp_unlikely(cpu >= atomic_load_explicit(&pool.impl->portable_cpus, memory_order_relaxed)))
+        return checkout_chosen(pool, options, lease);
     return checkout_portable(pool, options, lease,
                              atomic_load_explicit(&pool.impl->by_cpu[cpu], memory_order_relaxed));
 }
@@ -497,7 +521,7 @@ int corepool_checkout_try(corepool_pool_t pool, const corepool_checkout_options_
     int status = begin_anywhere(&checkout, pool, options, lease);
     if (status != COREPOOL_OK)
         return status;
-    bool managed = atomic_load_explicit(&cp_slice_for(pool)->shelf.flags, memory_order_relaxed) & CP_SHELF_MANAGED;
+    bool managed = atomic_load_explicit(&cp_slice_for(checkout.pool)->shelf.flags, memory_order_relaxed) & CP_SHELF_MANAGED;
     if (managed && cp_pool_is_open(pool))
         return cp_fail(COREPOOL_ENOTSUP, "a managed pool has no shelf to try: every checkout asks its manager");
     do {
@@ -505,7 +529,7 @@ int corepool_checkout_try(corepool_pool_t pool, const corepool_checkout_options_
         if (outcome == CP_SHELF_EMPTY && atomic_load(&pool.impl->draining))
             return draining();
         if (outcome != CP_SHELF_DONE)
-            return outcome == CP_SHELF_EMPTY ? cp_fail(COREPOOL_EEMPTY, "no worker is idle on the caller's shard")
+            return outcome == CP_SHELF_EMPTY ? cp_fail(COREPOOL_EEMPTY, "no worker is idle on the shard that serves the caller")
                                              : cp_pool_closed(pool);
         cp_checkout_lease(slot, checkout.self, lease);
         status = enqueue_leased(&checkout, lease);

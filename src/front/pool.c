@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "front/policy.h"
 #include "front/watchdog.h"
 #include "machine/probe.h"
 #include "shard/visit.h"
@@ -25,32 +26,13 @@ int cp_pool_check_handle(corepool_pool_t pool)
 
 /* --- quotas --------------------------------------------------------------------------------------------------------- */
 
-/* With at least one worker per shard: even shares, the first shards take the remainder. With fewer: as many shards as
- * workers, spread evenly, get one each. The sum is `size`. */
+/* With at least one for each: even shares, the first take the remainder. With fewer: as many as there are get one each, spread
+ * evenly. The sum is `size`. */
 uint32_t cp_pool_quota_of(unsigned rank, unsigned of, unsigned size)
 {
     if (size >= of)
         return size / of + (rank < size % of);
     return (uint64_t)(rank + 1) * size / of - (uint64_t)rank * size / of;
-}
-
-/* `warm` shared out in the same way among the slices that there are: never more than the quota. */
-static uint32_t warm_of(unsigned shard, unsigned shards, unsigned size, unsigned warm)
-{
-    unsigned slices = size < shards ? size : shards;
-    return cp_pool_quota_of((unsigned)((uint64_t)shard * slices / shards), slices, warm);
-}
-
-/* The slice that serves a shard's callers: its own, else the nearest shard's that has one. */
-static struct cp_slice *serving(const struct corepool_pool_impl *impl, unsigned shard, unsigned *order)
-{
-    if (impl->own[shard])
-        return impl->own[shard];
-    corepool_topology_neighbours(impl->runtime->topology, shard, order);
-    for (unsigned i = 0; i + 1 < impl->runtime->shards; i++)
-        if (impl->own[order[i]])
-            return impl->own[order[i]];
-    return NULL;
 }
 
 /* --- open ------------------------------------------------------------------------------------------------------------- */
@@ -105,7 +87,7 @@ static struct corepool_pool_impl *take_impl(struct corepool_runtime *runtime)
         return impl;
     uint32_t cpus = corepool_topology_possible_cpus(runtime->topology);
     size_t bytes = sizeof *impl + cpus * sizeof impl->by_cpu[0] +
-                   runtime->shards * (sizeof impl->by_shard[0] + sizeof impl->own[0]);
+                   runtime->shards * (sizeof impl->by_shard[0] + sizeof impl->own[0] + sizeof impl->homes[0]);
     impl = aligned_alloc(CP_CACHE_LINE, (bytes + CP_CACHE_LINE - 1) & ~(size_t)(CP_CACHE_LINE - 1));
     if (!impl)
         return NULL;
@@ -117,6 +99,7 @@ static struct corepool_pool_impl *take_impl(struct corepool_runtime *runtime)
     impl->local = COREPOOL_SHARD_LOCAL;
     impl->by_shard = impl->by_cpu + cpus;
     impl->own = (struct cp_slice **)(void *)(impl->by_shard + runtime->shards);
+    impl->homes = (_Atomic uint32_t *)(void *)(impl->own + runtime->shards);
     return impl;
 }
 
@@ -127,27 +110,49 @@ static void give_impl(struct corepool_pool_impl *impl)
     pthread_mutex_unlock(&impl->runtime->lock);
 }
 
-/* Fills `own`; no slice where the quota is 0. */
+/* Which slices there are to be, and for each shard where its callers' is. */
+static void plan_slices(struct corepool_pool_impl *impl, unsigned size, unsigned *of_shard)
+{
+    struct corepool_runtime *runtime = impl->runtime;
+    unsigned slices = 1;
+    if (atomic_load(&impl->policy) == COREPOOL_POLICY_SINGLE)
+        memset(of_shard, 0, runtime->shards * sizeof *of_shard);
+    else
+        slices = corepool_topology_slices(runtime->topology, size, of_shard);
+    atomic_store(&impl->slices, slices);
+    for (unsigned i = 0, rank = 0; i < runtime->shards; i++)
+        if (of_shard[i] == i)
+            atomic_store(&impl->homes[rank++], i);
+}
+
+/* Whether callers from several CPUs come to this shard's slice. */
+static bool is_portable(const struct corepool_pool_impl *impl, const struct corepool_shard *shard)
+{
+    const struct corepool_runtime *runtime = impl->runtime;
+    uint32_t policy = atomic_load(&impl->policy);
+    return runtime->shelf == COREPOOL_SHELF_PORTABLE || atomic_load(&impl->slices) < runtime->shards ||
+           !cp_policy_is_local(policy) || !shard->single_cpu || !shard->pinned;
+}
+
+/* Fills `own`, at the slices' homes. */
 static int open_slices(struct corepool_pool_impl *impl, const struct cp_slice_config *base, unsigned size)
 {
     struct corepool_runtime *runtime = impl->runtime;
-    for (unsigned i = 0; i < runtime->shards; i++) {
-        const struct corepool_shard *shard = &runtime->shard[i];
+    unsigned slices = atomic_load(&impl->slices);
+    for (unsigned rank = 0; rank < slices; rank++) {
+        unsigned home = atomic_load(&impl->homes[rank]);
         struct opening opening = {.impl = impl, .config = *base};
-        opening.config.core.quota = cp_pool_quota_of(i, runtime->shards, size);
-        opening.config.core.warm = warm_of(i, runtime->shards, size, base->core.warm);
-        opening.config.core.seed = (uint64_t)cp_now_ns() + i * UINT64_C(0x9E3779B97F4A7C15);
-        opening.config.portable = runtime->shelf == COREPOOL_SHELF_PORTABLE || size < runtime->shards ||
-                                  !shard->single_cpu || !shard->pinned;
+        opening.config.core.quota = cp_pool_quota_of(rank, slices, size);
+        opening.config.core.warm = cp_pool_quota_of(rank, slices, base->core.warm);
+        opening.config.core.seed = (uint64_t)cp_now_ns() + home * UINT64_C(0x9E3779B97F4A7C15);
+        opening.config.portable = is_portable(impl, &runtime->shard[home]);
         if (!opening.config.portable)
             impl->cpus = impl->possible_cpus;
-        if (opening.config.core.quota == 0)
-            continue;
-        int status = cp_shard_call(&runtime->shard[i], open_on_shard, &opening);
+        int status = cp_shard_call(&runtime->shard[home], open_on_shard, &opening);
         if (status != COREPOOL_OK)
             return status;
         pthread_mutex_lock(&runtime->lock);
-        impl->own[i] = opening.slice;
+        impl->own[home] = opening.slice;
         impl->slices_left++;
         pthread_mutex_unlock(&runtime->lock);
     }
@@ -155,19 +160,14 @@ static int open_slices(struct corepool_pool_impl *impl, const struct cp_slice_co
 }
 
 /* Fills the tables that callers look up. Their entries are never taken back, only replaced when the pool is another. */
-static int fill_tables(struct corepool_pool_impl *impl)
+static void fill_tables(struct corepool_pool_impl *impl, const unsigned *of_shard)
 {
     struct corepool_runtime *runtime = impl->runtime;
-    unsigned *order = calloc(runtime->shards, sizeof *order);
-    if (!order)
-        return cp_fail(COREPOOL_ENOMEM, "no memory to open a pool");
     for (unsigned i = 0; i < runtime->shards; i++)
-        atomic_store(&impl->by_shard[i], serving(impl, i, order));
+        atomic_store(&impl->by_shard[i], impl->own[of_shard[i]]);
     for (uint32_t cpu = 0; cpu < impl->possible_cpus; cpu++)
         atomic_store(&impl->by_cpu[cpu],
                      atomic_load(&impl->by_shard[corepool_topology_shard_of(runtime->topology, cpu)]));
-    free(order);
-    return COREPOOL_OK;
 }
 
 static void undo_open(struct corepool_pool_impl *impl)
@@ -195,6 +195,7 @@ static void describe(struct cp_slice_config *base, struct corepool_pool_impl *im
     atomic_store(&impl->draining, 0);
     atomic_store(&impl->max_waiting, options->max_waiting);
     impl->cpus = 0; /* until a slice has an rseq shelf */
+    cp_policy_set(impl, options);
     cp_pool_configure(base, cls, arg, options, impl->name, impl->runtime->shards);
     base->finished = on_slice_finished;
     base->changed = cp_pool_changed;
@@ -243,16 +244,23 @@ static void end_open(corepool_runtime_t *runtime)
 static int open_pool(struct corepool_pool_impl *impl, const struct cp_slice_config *base, unsigned size,
                      corepool_pool_t *pool)
 {
+    unsigned *of_shard = calloc(impl->runtime->shards, sizeof *of_shard);
+    if (!of_shard) {
+        give_impl(impl);
+        return cp_fail(COREPOOL_ENOMEM, "no memory to open a pool");
+    }
     impl->size = size;
+    plan_slices(impl, size, of_shard);
     int status = open_slices(impl, base, size);
-    if (status == COREPOOL_OK)
-        status = fill_tables(impl);
-    if (status == COREPOOL_OK)
+    if (status == COREPOOL_OK) {
+        fill_tables(impl, of_shard);
         status = publish(impl, pool);
+    }
     if (status != COREPOOL_OK) {
         undo_open(impl);
         give_impl(impl);
     }
+    free(of_shard);
     return status;
 }
 

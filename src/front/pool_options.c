@@ -2,7 +2,7 @@
 #include <execinfo.h>
 
 #include "base/error.h"
-#include "front/runtime.h"
+#include "front/policy.h"
 
 #define MAX_OPENING_DEFAULT 8
 #define BACKOFF_MIN_DEFAULT_MS 20
@@ -106,6 +106,8 @@ int cp_pool_check_open(corepool_runtime_t *runtime, const corepool_class_t *cls,
         status = check_class(cls);
     if (status == COREPOOL_OK)
         status = check_options(options);
+    if (status == COREPOOL_OK)
+        status = cp_policy_check(options);
     if (status == COREPOOL_OK)
         status = cp_pool_check_size(runtime, size, options->flags);
     return status == COREPOOL_OK ? check_idle_options(options, size) : status;

@@ -46,7 +46,16 @@ struct corepool_pool_impl {
     _Atomic uint32_t generation;
     int32_t local;                   /* COREPOOL_SHARD_LOCAL: with generation, what an unbound handle's value must be */
     _Atomic uint32_t cpus;           /* length of by_cpu for the usual path by rseq; 0: no slice has an rseq shelf */
-    _Atomic(struct cp_slice *) *by_shard; /* [shards]: the slice that serves it, its own or the nearest */
+    _Atomic(struct cp_slice *) *by_shard; /* [shards]: the slice that serves it, its own or its group's */
+    /* Read by checkouts that the usual path by rseq is not for. */
+    _Atomic uint32_t portable_cpus;  /* length of by_cpu for the usual path on portable shelves; 0: the policy decides, or
+                                      * the CPU is not known */
+    _Atomic uint32_t policy;         /* corepool_policy_t */
+    _Atomic uint32_t *homes;         /* [slices]: the shards that have a slice, ascending */
+    _Atomic uint32_t slices;         /* at least 1 once it has been open; fixed while open */
+    _Atomic uint32_t salt;           /* of keys, or which of a thread's turns is the pool's */
+    _Atomic(corepool_choose_cb) choose;
+    _Atomic(void *) choose_arg;
     /* Control. */
     struct corepool_runtime *runtime cp_line_aligned;
     _Atomic uint32_t close_reason;   /* corepool_reason_t; set before the generation becomes even */
@@ -112,7 +121,7 @@ int cp_pool_open(corepool_runtime_t *runtime, const corepool_class_t *cls, void 
 /* EINVAL naming size, or OK. */
 int cp_pool_check_size(const struct corepool_runtime *runtime, unsigned size, unsigned flags);
 
-/* The share of shard (or slice) `rank` of so many in a pool of `size`; the sum is `size`, and 0 is possible with fewer. */
+/* The share of slice `rank` of so many in `size` workers; the sum is `size`, and 0 is possible with fewer. */
 uint32_t cp_pool_quota_of(unsigned rank, unsigned of, unsigned size);
 
 /* A slice's `changed`: tells the calls that wait for it. Thread: the slice's shard. */

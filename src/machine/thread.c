@@ -80,6 +80,8 @@ static struct cp_thread *make_record(void)
         return NULL;
     }
     *thread = (struct cp_thread){.tag = CP_TAG_SHELVED + made++};
+    for (unsigned i = 0; i < CP_THREAD_TURNS; i++)
+        thread->turns[i] = thread->tag; /* so that threads do not go round in step */
     cp_list_init(&thread->requests);
     return thread;
 }

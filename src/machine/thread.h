@@ -16,6 +16,9 @@
 struct corepool_shard;
 struct cp_loop;
 
+/* Pools that a thread takes turns in and that share a counter may have a turn left out: so there are some. */
+#define CP_THREAD_TURNS 8
+
 struct cp_thread {
     /* The thread's own: leases that it took, and those of them that it ended itself. */
     uint64_t taken, ended;
@@ -25,6 +28,9 @@ struct cp_thread {
     struct cp_loop *loop;          /* the loop that asynchronous checkouts complete on, or NULL */
     struct cp_list requests;       /* cache of requests for blocking */
     void *waits_for;               /* the keyed pool's making that it waits for, or NULL; under front/keyed.c's lock */
+    /* The thread's own, of policies: see front/policy.c. */
+    uint64_t draws;
+    uint32_t turns[CP_THREAD_TURNS];
     /* Read by others at any time. */
     _Atomic int64_t id;            /* kernel thread id */
     char name[16];                 /* as it was at the first call */
