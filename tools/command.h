@@ -24,9 +24,19 @@ int tool_complain(int err);
 /* Returns `memory`, or ends the program when there was none. */
 void *tool_need(void *memory);
 
-/* Prints the map of packages, caches and CPUs with the shards on it, and the steal order. `cpus` has one shard
- * per CPU; `plan` is what is shown (may be the same). */
-void map_print(FILE *out, const corepool_topology_t *cpus, const corepool_topology_t *plan);
+/* Prints the map of packages, caches and CPUs with the shards on it, the slices of a pool of `size` workers (0: none), and
+ * the steal order. `cpus` has one shard per CPU; `plan` is what is shown (may be the same). */
+void map_print(FILE *out, const corepool_topology_t *cpus, const corepool_topology_t *plan, unsigned size);
+
+/* One slice of a pool of some size. */
+typedef struct {
+    unsigned shard;   /* where it is */
+    unsigned workers; /* its quota */
+    unsigned serves;  /* so many shards, from its own on: they follow each other */
+} map_slice_t;
+
+/* The slices of such a pool, by shard; to be freed. */
+map_slice_t *map_slices(const corepool_topology_t *plan, unsigned size, unsigned *count);
 
 /* "0-3,8": runs of consecutive numbers in the order given. To be freed. */
 char *map_ranges(const unsigned *numbers, size_t count);
@@ -40,7 +50,7 @@ const char *map_shelf_name(corepool_shelf_kind_t kind);
 /* The shelf of a runtime with that plan, and why; `reason` may become NULL. */
 corepool_shelf_kind_t map_shelf(const corepool_topology_t *plan, const char **reason);
 
-/* "cpu", "core", "cache": what a shard stands for, in the words of --place. */
+/* "cpu", "core", "cache", "numa": what a shard stands for, in the words of --place. */
 const char *map_place_name(corepool_place_t place);
 
 #endif

@@ -415,7 +415,7 @@ int demo_command(int argc, char **argv)
     int err = find_cpus(&demo);
     if (err != COREPOOL_OK)
         return tool_complain(err);
-    map_print(stdout, demo.topology, demo.topology);
+    map_print(stdout, demo.topology, demo.topology, 0);
     demo.failed = !find_server(&demo);
     if (!demo.failed)
         compare_runs(&demo);

@@ -24,7 +24,7 @@ corepool_shelf_kind_t map_shelf(const corepool_topology_t *plan, const char **re
 
 const char *map_place_name(corepool_place_t place)
 {
-    static const char *const names[] = {"cpu", "core", "cache"};
+    static const char *const names[] = {"cpu", "core", "cache", "numa"};
     return names[place];
 }
 
@@ -47,6 +47,24 @@ void map_members(const corepool_topology_t *plan, unsigned shard, unsigned *cpus
     for (unsigned cpu = 0; cpu < corepool_topology_possible_cpus(plan); cpu++)
         if (corepool_topology_covers(plan, cpu) && corepool_topology_shard_of(plan, cpu) == shard)
             *cpus++ = cpu;
+}
+
+map_slice_t *map_slices(const corepool_topology_t *plan, unsigned size, unsigned *count)
+{
+    unsigned shards = corepool_topology_shards(plan), rank = 0;
+    unsigned *of_shard = tool_need(calloc(shards, sizeof *of_shard));
+    *count = corepool_topology_slices(plan, size, of_shard);
+    map_slice_t *slices = tool_need(calloc(*count, sizeof *slices));
+    for (unsigned i = 0; i < shards; i++) {
+        if (of_shard[i] == i) {
+            slices[rank].shard = i;
+            slices[rank].workers = size / *count + (rank < size % *count);
+            rank++;
+        }
+        slices[rank - 1].serves++;
+    }
+    free(of_shard);
+    return slices;
 }
 
 /* ---- places ---- */
@@ -190,6 +208,43 @@ static void print_strangers(FILE *out, const corepool_topology_t *plan)
     free(numbers);
 }
 
+/* ---- slices ---- */
+
+/* How small a pool may be to have so many slices: from every shard's own down to one. */
+static void print_rule(FILE *out, const corepool_topology_t *plan)
+{
+    unsigned shards = corepool_topology_shards(plan), slices = shards;
+    unsigned *of_shard = tool_need(calloc(shards, sizeof *of_shard));
+    fprintf(out, "pools    %u workers or more: a slice on every shard", shards);
+    for (unsigned size = shards - 1; slices > 1; size = 2 * slices - 1) {
+        slices = corepool_topology_slices(plan, size, of_shard);
+        if (slices > 1)
+            fprintf(out, "; from %u on: %u slices", 2 * slices, slices);
+        else
+            fputs("; fewer: one slice", out);
+    }
+    fputc('\n', out);
+    free(of_shard);
+}
+
+static void print_slices(FILE *out, const corepool_topology_t *plan, unsigned size)
+{
+    unsigned count, shards = corepool_topology_shards(plan);
+    map_slice_t *slices = map_slices(plan, size, &count);
+    unsigned *numbers = tool_need(calloc(shards, sizeof *numbers));
+    for (unsigned i = 0; i < shards; i++)
+        numbers[i] = i;
+    fprintf(out, "\nslices of a pool of %u: %u\n", size, count);
+    for (unsigned i = 0; i < count; i++) {
+        char *text = map_ranges(numbers + slices[i].shard, slices[i].serves);
+        fprintf(out, "  shard %-4u %u worker%s for the callers of shard%s %s\n", slices[i].shard, slices[i].workers,
+                slices[i].workers > 1 ? "s" : "", slices[i].serves > 1 ? "s" : "", text);
+        free(text);
+    }
+    free(numbers);
+    free(slices);
+}
+
 /* ---- the steal order ---- */
 
 static void print_order(FILE *out, const corepool_topology_t *plan, unsigned shard, unsigned *order)
@@ -258,7 +313,13 @@ static void print_count(FILE *out, const char *word, unsigned count)
         fprintf(out, ", %u %s%s", count, word, count > 1 ? "s" : "");
 }
 
-void map_print(FILE *out, const corepool_topology_t *cpus, const corepool_topology_t *plan)
+static void print_quota(FILE *out, unsigned quota)
+{
+    if (quota > 0)
+        fprintf(out, "quota    %u.%03u CPUs of time for this process, by its control group\n", quota / 1000, quota % 1000);
+}
+
+void map_print(FILE *out, const corepool_topology_t *cpus, const corepool_topology_t *plan, unsigned size)
 {
     unsigned shards = corepool_topology_shards(plan);
     const char *reason = NULL;
@@ -268,16 +329,17 @@ void map_print(FILE *out, const corepool_topology_t *cpus, const corepool_topolo
     print_count(out, "core", count_different(cpus, core_of));
     print_count(out, "package", count_different(cpus, package_of));
     print_count(out, "NUMA node", count_different(cpus, node_of));
-    fprintf(out, "\nshards   %u\n", shards);
+    fputc('\n', out);
+    print_quota(out, corepool_topology_cpu_quota(plan));
+    fprintf(out, "shards   %u\n", shards);
     fprintf(out, "shelf    %s%s%s\n", map_shelf_name(shelf), reason == NULL ? "" : ": ", reason == NULL ? "" : reason);
     if (shards > 1)
-        fprintf(out,
-                "pools    %u workers or more: a slice on every shard; fewer: on as many shards as workers, "
-                "spread\n",
-                shards);
+        print_rule(out, plan);
     fputc('\n', out);
     print_packages(out, cpus, plan);
     print_strangers(out, plan);
+    if (size > 0)
+        print_slices(out, plan, size);
     if (shards > 1)
         print_orders(out, plan);
 }
