@@ -240,17 +240,21 @@ static int start_waiting(struct cp_loop *loop, const struct cp_checkout *checkou
     async->timeout_ms = timeout_ms;
     async->cb = cb;
     async->arg = arg;
-    status = post(async);
-    if (status != COREPOOL_OK) {
-        cp_list_push_front(&loop->spare, &async->link);
-        return status;
-    }
     async->waiting = true;
     cp_list_push_back(&loop->requests, &async->link);
     hold_loop(loop);
+    corepool_request_t own = {.impl = async, .generation = async->generation};
+    status = post(async);
+    if (status != COREPOOL_OK) {
+        retire(async);
+        let_loop_end(loop);
+        return status;
+    }
+    if (async->generation != own.generation) /* served on the spot */
+        return COREPOOL_OK;
     start_timer(async);
     if (handle)
-        *handle = (corepool_request_t){.impl = async, .generation = async->generation};
+        *handle = own;
     return COREPOOL_OK;
 }
 

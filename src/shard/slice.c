@@ -341,18 +341,55 @@ static bool is_to_wake(const struct cp_slice *slice, int64_t now)
     return wake_at != CP_NEVER && (!cp_heap_has(&slice->sleeping) || wake_at < slice->sleeping.key);
 }
 
-bool cp_slice_pump_anywhere(struct cp_slice *slice)
+/* True: there is more, for the thread. */
+static bool pump_some(struct cp_slice *slice)
 {
     struct cp_action action;
     bool left = false;
     int64_t now;
-    if (wants_thread(slice))
-        return true;
+    slice->pumping = true;
     do {
         now = cp_now_ns();
         cp_core_next_anywhere(&slice->core, now, &action, &left);
     } while (perform(slice, &action));
+    slice->pumping = false;
     return left || action.what != CP_DO_NOTHING || is_to_wake(slice, now);
+}
+
+bool cp_slice_pump_anywhere(struct cp_slice *slice)
+{
+    return wants_thread(slice) || pump_some(slice);
+}
+
+/* Nothing is under way that would come after what is done now. */
+static bool is_at_rest(struct cp_slice *slice)
+{
+    struct corepool_shard *shard = slice->shard;
+    if (!cp_on_shard(shard) || slice->pumping || shard->local_first)
+        return false;
+    cp_shard_enter(shard);
+    return cp_list_is_empty(&slice->dirty) && cp_list_is_empty(&slice->core.requests) && !slice->core.closed &&
+           !slice->close_wanted;
+}
+
+bool cp_slice_serve_at_once(struct cp_slice *slice, struct cp_request *request)
+{
+    if (!is_at_rest(slice))
+        return false;
+    if (cp_slice_accept(request) && (pump_some(slice) || slice->watched))
+        cp_slice_touch(slice);
+    return true;
+}
+
+bool cp_slice_collect_at_once(struct cp_slice *slice)
+{
+    bool managed = atomic_load_explicit(&slice->shelf.flags, memory_order_relaxed) & CP_SHELF_MANAGED;
+    if (!managed || !is_at_rest(slice))
+        return false;
+    cp_slice_collect(slice);
+    if (slice->core.doomed || slice->watched || cp_core_holds(&slice->core))
+        cp_slice_touch(slice);
+    return true;
 }
 
 void cp_slice_touch(struct cp_slice *slice)

@@ -166,6 +166,14 @@ void cp_slice_pump(struct cp_slice *slice);
 /* Does what any thread may do. True: the shard's thread is to look after the rest. Thread: who plays the manager. */
 bool cp_slice_pump_anywhere(struct cp_slice *slice);
 
+/* On its shard, between two steps of the manager and with nobody waiting: a request is served, or what has come back to a
+ * managed slice is taken in, without another turn of the loop. False: not now, it is to be posted. Thread: any. */
+bool cp_slice_serve_at_once(struct cp_slice *slice, struct cp_request *request);
+bool cp_slice_collect_at_once(struct cp_slice *slice);
+
+/* A request has reached the manager. False: it is not the core's, but has been answered. */
+bool cp_slice_accept(struct cp_request *request);
+
 /* The shelf is out of reach from this CPU: callers go on on the portable shelf. False: not now, a timer is set. */
 bool cp_slice_leave_cpu(struct cp_slice *slice);
 

@@ -67,19 +67,27 @@ bool cp_slice_ask(struct cp_slice *slice, struct cp_message *message)
                     : cp_shard_ask(slice->shard, message, cp_slice_is_here(slice));
 }
 
-static void deliver_request(struct cp_message *message)
+bool cp_slice_accept(struct cp_request *request)
 {
-    struct cp_request *request = cp_container(message, struct cp_request, posted);
     struct cp_slice *slice = request->slice;
     /* A slice that was closed meanwhile, and perhaps is another pool's by now, refuses by itself. */
     if (atomic_load(&slice->epoch) != request->epoch) {
         if (!cp_slice_answer(request, CP_CLOSED))
             request->slice = NULL; /* its notice finds nobody */
-        return;
+        return false;
     }
-    if (cp_call_enqueue(slice, request))
-        cp_core_request(&slice->core, request);
-    cp_slice_touch(slice);
+    if (!cp_call_enqueue(slice, request))
+        return false;
+    cp_core_request(&slice->core, request);
+    return true;
+}
+
+static void deliver_request(struct cp_message *message)
+{
+    struct cp_request *request = cp_container(message, struct cp_request, posted);
+    struct cp_slice *slice = request->slice; /* answered, it may be its caller's again */
+    if (cp_slice_accept(request))
+        cp_slice_touch(slice);
 }
 
 static void tell_timeout(const struct cp_request *request)
@@ -112,6 +120,8 @@ bool cp_slice_send_request(struct cp_slice *slice, struct cp_request *request, u
     request->asked = !(atomic_load_explicit(&slice->shelf.flags, memory_order_relaxed) & CP_SHELF_THREADED);
     request->posted.deliver = deliver_request;
     request->given_up.deliver = deliver_given_up;
+    if (cp_slice_serve_at_once(slice, request))
+        return true;
     return request->asked ? cp_shard_ask(slice->shard, &request->posted, cp_slice_is_here(slice))
                           : cp_shard_send(slice->shard, &request->posted);
 }
@@ -164,6 +174,8 @@ void cp_slice_send_nonsense(struct cp_slice *slice, struct cp_request *request, 
 
 void cp_slice_nudge(struct cp_slice *slice)
 {
+    if (cp_slice_collect_at_once(slice))
+        return;
     if (atomic_exchange(&slice->nudged, 1) == 0)
         if (!cp_slice_ask(slice, &slice->nudge))
             atomic_store(&slice->nudged, 0); /* stopped: no worker is left that could be returned */
