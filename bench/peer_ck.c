@@ -40,7 +40,7 @@ static ck_stack_entry_t *entry_of(struct peer_resource *resource)
 static struct peer_resource *stack_take(void)
 {
     ck_stack_entry_t *entry = ck_stack_pop_mpmc(&stack);
-    return entry ? (struct peer_resource *)((char *)entry - offsetof(struct peer_resource, link)) : NULL;
+    return entry ? (void *)((char *)entry - offsetof(struct peer_resource, link)) : NULL;
 }
 
 static void stack_give(struct peer_resource *resource)

@@ -17,6 +17,7 @@ enum {
 /* The commands; argv[0] is "corepool NAME", for messages. Each returns the exit code. */
 int topology_command(int argc, char **argv);
 int demo_command(int argc, char **argv);
+int bench_command(int argc, char **argv); /* bench/command/ */
 
 /* Says "corepool: DETAIL" for a library call that failed and returns the exit code for it. */
 int tool_complain(int err);

@@ -13,6 +13,7 @@ static const struct {
 } commands[] = {
     {"topology", (char[]){"corepool topology"}, topology_command},
     {"demo", (char[]){"corepool demo"}, demo_command},
+    {"bench", (char[]){"corepool bench"}, bench_command},
 };
 
 int tool_complain(int err)
@@ -58,6 +59,7 @@ int main(int argc, char **argv)
             "A resource pool that is sharded one manager per CPU.\n\nCommands:\n"
             "  topology   show where the shards sit on this machine, or would on another\n"
             "  demo       fetch over HTTP through a per-core pool and through a single manager, and compare\n"
+            "  bench      compare policies of dispatch, and other pools, under the same load\n"
             "\v'corepool COMMAND --help' tells a command's options. Exit code: 0 success, 1 failure, 2 usage "
             "error.",
     };

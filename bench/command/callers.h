@@ -1,0 +1,88 @@
+/* bench/command/callers.h: the callers of one run: threads that block, or code on the shards' loops. Both first
+ * warm up, then are measured, then stop; whatever phase they are in, they check out, touch, hold and check in.
+ * Thread: the command's. */
+#ifndef BENCH_CALLERS_H
+#define BENCH_CALLERS_H
+
+#include <stdatomic.h>
+#include <stdalign.h>
+
+#include "subject.h"
+
+enum phase { PHASE_WARM, PHASE_MEASURE, PHASE_STOP };
+
+/* What one caller counts; no other writes it. */
+struct tally {
+    uint64_t all;    /* pairs that it has ended */
+    uint64_t pairs;  /* of these, while measured */
+    uint64_t behind; /* arrivals that were due and not begun when time was up */
+    struct histogram waits;
+};
+
+struct callers {
+    const struct options *options;
+    const struct cell *cell;
+    struct subject *subject;
+    void *own;                     /* threads.c's or loops.c's */
+    int64_t begin_ns, end_ns;      /* of the measurement; each written before its phase */
+    alignas(64) _Atomic int phase; /* released by the command, acquired by callers */
+};
+
+/* Starts the callers; returns when all run. */
+void callers_start(struct callers *load, const struct options *options, const struct cell *cell,
+                   struct subject *subject);
+
+/* From now on it counts. */
+void callers_measure(struct callers *load);
+
+/* Ends the measurement, and the callers, each after the pair that it is in. `sum` is filled. Blocks for that
+ * long. */
+void callers_stop(struct callers *load, struct tally *sum);
+
+/* ---- for both kinds of callers ---- */
+
+/* Whoever neither works nor waits for long: a hot caller's neighbours, and all between bursts. */
+#define THINK_US 1000
+#define BURST 64u
+
+static inline enum phase callers_phase(const struct callers *load)
+{
+    return (enum phase)atomic_load_explicit(&load->phase, memory_order_acquire);
+}
+
+/* Now, if the wait of the caller's next checkout is to be noted, else 0. Reading the clock costs as much as a
+ * checkout: where nothing is held and nobody arrives only some are noted; a prime, to keep no time with
+ * anything. */
+int64_t callers_ask(const struct callers *load, const struct tally *tally);
+
+/* A worker has come; asked: callers_ask's. */
+static inline void callers_granted(struct tally *tally, int64_t asked)
+{
+    if (asked != 0)
+        histogram_add(&tally->waits, clock_ns() - asked);
+}
+
+/* A pair has ended. */
+static inline void callers_ended(const struct callers *load, struct tally *tally)
+{
+    tally->all++;
+    if (callers_phase(load) == PHASE_MEASURE)
+        tally->pairs++;
+}
+
+/* How long caller `number` is to think after its pair `pair` (from 1), in µs; 0: not at all. Closed loop only.
+ */
+unsigned callers_think_us(const struct callers *load, unsigned number, uint64_t pair);
+
+/* The handle for caller `number`: of a machine that is not there each shard has its callers, where it matters.
+ */
+corepool_pool_t callers_handle(const struct callers *load, unsigned number);
+
+void threads_start(struct callers *load);
+void threads_stop(struct callers *load, struct tally *sum);
+void loops_start(struct callers *load);
+void loops_stop(struct callers *load, struct tally *sum);
+
+void tally_add(struct tally *sum, const struct tally *tally);
+
+#endif

@@ -1,0 +1,244 @@
+#!/usr/bin/env python3
+"""`corepool bench` keeps what its help says, for runs of a few hundredths of a second: check.py COREPOOL [peers]
+
+Figures are not looked at, but whether they agree with each other. With "peers" their module has to be there, without it not."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+COREPOOL = sys.argv[1]
+PEERS = "peers" in sys.argv[2:]
+POLICIES = ["local", "managed"]
+SHORT = ["--seconds", "0.05", "--rounds", "1"]
+failures = []
+checked = 0
+
+
+def check(condition, words):
+    global checked
+    checked += 1
+    if not condition:
+        failures.append(words)
+
+
+def bench(*arguments, env=None):
+    return subprocess.run([COREPOOL, "bench", *arguments], capture_output=True, text=True, timeout=100, env=env, check=False)
+
+
+# ---- bad input ----
+
+def refused(arguments, option, status=2):
+    done = bench(*arguments)
+    label = " ".join(arguments)
+    check(done.returncode == status, f"{label}: exit code {done.returncode}, not {status}")
+    check(option in done.stderr, f"{label}: {option} is not named: {done.stderr!r}")
+    check("pairs/s" not in done.stdout, f"{label}: there is a table")
+
+
+def check_bad_input():
+    for policy in ["", "locale", "local,", ",", "local,,managed", "custom"]:
+        refused(["--policy", policy], "--policy")
+    for number in ["0", "-1", "x", "1x", "", "1.5", "4097", "99999999999999999999"]:
+        refused(["--threads", number], "--threads")
+    refused(["--threads", ",".join(["1"] * 65)], "--threads")
+    for number in ["0", "1000001", "-3", " 4"]:
+        refused(["--size", number], "--size")
+    for hold in ["-1", "x", "5us", "sleep", "nan", "inf", "1e30", "5sleepsleep"]:
+        refused(["--hold", hold], "--hold")
+    refused(["--skew", "even"], "--skew")
+    refused(["--callers", "both"], "--callers")
+    for rate in ["0", "-5", "fast", "1e12"]:
+        refused(["--rate", rate], "--rate")
+    refused(["--rate", "1e8", "--seconds", "2"], "--rate")
+    for seconds in ["0", "-1", "1s", "1e9"]:
+        refused(["--seconds", seconds], "--seconds")
+    for rounds in ["0", "1002", "two"]:
+        refused(["--rounds", rounds], "--rounds")
+    refused(["--shelf", "rack"], "--shelf")
+    refused(["--synthetic", "nonsense"], "--synthetic")
+    refused(["surplus"], "surplus")
+    refused(["--frobnicate"], "frobnicate")
+
+
+def check_contradictions():
+    refused(["--pin", "--free"], "--free")
+    refused(["--closed", "--rate", "10"], "--rate")
+    refused(["--free", "--skew", "uniform,one-cpu"], "--free")
+    refused(["--pin", "--synthetic", "pu:64"], "--pin")
+    refused(["--shelf", "rseq", "--synthetic", "pu:64"], "--shelf")
+    refused(["--callers", "loop", "--rate", "10"], "--rate")
+    refused(["--callers", "loop", "--free"], "--free")
+    refused(["--callers", "loop", "--peers"], "--peers")
+    refused(["--callers", "loop", "--hold", "500sleep"], "--hold")
+    refused(["--json", "-", "--csv", "-"], "--csv")
+    many = ",".join(["1"] * 64)
+    refused(["--threads", many, "--size", many, "--hold", many], "configurations")
+
+
+def check_output_is_tried_first(folder):
+    for option in ["--json", "--csv"]:
+        refused([option, f"{folder}/none/file"], option, status=1)
+    refused(["--plot", f"{folder}/none/plots"], "--plot", status=1)
+    done = bench("--plot", f"{folder}/plots", *SHORT, env={"PATH": folder})
+    check(done.returncode == 1 and "gnuplot" in done.stderr, f"--plot without gnuplot: {done.stderr!r}")
+    check("machine" not in done.stdout, "--plot without gnuplot: something was measured")
+
+
+# ---- runs ----
+
+def near(a, b):
+    return abs(a - b) <= 1e-6 * max(abs(a), abs(b), 1)
+
+
+def check_run(label, run, first):
+    check(run["pairs"] <= run["checkouts"], f"{label}: more pairs than checkouts")
+    check(run["seconds"] >= 0.05, f"{label}: {run['seconds']} s")
+    check(near(run["pairs_per_s"], run["pairs"] / run["seconds"]), f"{label}: the rate is not pairs by seconds")
+    if first["pairs"] > 0:
+        check(near(run["ratio"], run["pairs_per_s"] / first["pairs_per_s"]), f"{label}: ratio {run['ratio']}")
+    if "history" in run:
+        last = [0] * len(run["history"][0]["checkouts"])
+        for moment in run["history"]:
+            counts = [count or 0 for count in moment["checkouts"]]
+            check(all(a <= b for a, b in zip(last, counts)), f"{label}: a shard counts backwards")
+            last = counts
+        check(sum(last) <= run["checkouts"], f"{label}: the shards count more than the pool")
+
+
+def check_waits(label, waits):
+    values = [waits[name] for name in ["p50", "p99", "p99.9", "p99.99", "max"]]
+    check(values == sorted(values), f"{label}: percentiles fall: {values}")
+    classes = waits["classes"]
+    check([c[1] for c in classes] == sorted(c[1] for c in classes), f"{label}: classes are not cumulative")
+    check(not classes or classes[-1][1] == waits["count"], f"{label}: the classes have not all waits")
+
+
+def measure(*arguments, rounds=1, expect=None):
+    """Runs it; returns its JSON."""
+    label = " ".join(arguments)
+    done = bench(*arguments, "--seconds", "0.05", "--rounds", str(rounds), "--json", "-")
+    check(done.returncode == 0, f"{label}: exit code {done.returncode}: {done.stderr}")
+    if done.returncode != 0:
+        return None
+    result = json.loads(done.stdout)
+    check("pairs/s" in done.stderr, f"{label}: no table on standard error")
+    cells = result["configurations"]
+    if expect is not None:
+        check(len(cells) == expect, f"{label}: {len(cells)} configurations, not {expect}")
+    for cell in cells:
+        name = f"{label}: {cell['contender']}"
+        check(len(cell["runs"]) == rounds, f"{name}: {len(cell['runs'])} runs")
+        for run, first in zip(cell["runs"], cells[0]["runs"]):
+            check_run(name, run, first)
+        spread = cell["pairs_per_s"]
+        check(spread["least"] <= spread["median"] <= spread["most"], f"{name}: {spread}")
+        check_waits(name, cell["wait_us"])
+    return result
+
+
+def check_every_option():
+    result = measure("--policy", "all", "--threads", "4", expect=len(POLICIES))
+    check([c["contender"] for c in result["configurations"]] == POLICIES, "--policy all: not all of them")
+    measure("--policy", "local,managed", "--threads", "1,3", "--size", "1,4", "--hold", "0,2", rounds=3, expect=16)
+    measure("--policy", "local", "--hold", "1000sleep", "--threads", "8", "--size", "2")
+    measure("--policy", "local", "--skew", "uniform,one-cpu,hot,bursts", "--threads", "4", expect=4)
+    measure("--policy", "local,managed", "--free", "--threads", "20", "--size", "3")
+    measure("--policy", "local", "--pin", "--closed", "--callers", "blocking", "--shelf", "portable")
+    measure("--policy", "local,managed", "--callers", "loop", "--threads", "9", "--size", "2", "--hold", "0,3,1000sleep",
+            "--skew", "uniform,one-cpu,hot,bursts", expect=24)
+
+
+def check_synthetic():
+    result = measure("--policy", "local,managed", "--synthetic", "pack:2 l3:4 core:8 pu:1", "--threads", "64",
+                     "--size", "128", expect=2)
+    run = result["configurations"][0]["runs"][0]
+    check(len(run["history"][0]["checkouts"]) == 64, "--synthetic: not 64 shards")
+    check(sum(1 for count in run["history"][-1]["checkouts"] if count is not None) == 64, "--synthetic: a shard has no slice")
+    done = bench("--policy", "local", "--synthetic", "pu:64", *SHORT)
+    check("unpinned" in done.stdout and "portable shelf" in done.stdout, "--synthetic: it is not said what its shards are")
+    measure("--policy", "local", "--synthetic", "pu:64", "--callers", "loop", "--threads", "128")
+
+
+def check_open_loop():
+    """What arrives is what the rate says, begun or not; a caller that is too slow for it shows in the waits."""
+    for skew in ["uniform", "hot", "bursts"]:
+        result = measure("--policy", "local", "--rate", "2000", "--threads", "2", "--skew", skew)
+        cell = result["configurations"][0]
+        arrivals = cell["wait_us"]["count"]
+        due = 2000 * cell["runs"][0]["seconds"]
+        check(abs(arrivals - due) <= 2 * 64 + 2, f"--rate, {skew}: {arrivals} arrivals, {due:.0f} were due")
+    result = measure("--policy", "local", "--rate", "1000", "--threads", "1", "--hold", "10000sleep")
+    cell = result["configurations"][0]
+    check(cell["runs"][0]["behind"] >= 30, "--rate: one caller of 10 ms each keeps up with an arrival each ms")
+    check(cell["wait_us"]["p50"] >= 10000, "--rate: a slow caller hides what waits behind it")
+
+
+def check_peers():
+    if not PEERS:
+        refused(["--peers"], "-Dbench=true", status=1)
+        return
+    for threads in ["1", "4"]:
+        result = measure("--policy", "local", "--peers", "--threads", threads, "--size", "2", "--hold", "1")
+        names = [cell["contender"] for cell in result["configurations"]]
+        check("mutex free list" in names and "thread-local" in names, f"--peers: {names}")
+    done = bench("--policy", "local", "--peers", *SHORT)
+    for peer in ["apr_reslist", "ck_stack", "ck_ring", "rte_mempool"]:
+        check(peer in done.stdout, f"--peers: {peer} is neither measured nor said to be missing")
+
+
+# ---- files ----
+
+def check_files(folder):
+    done = bench("--policy", "local,managed", "--threads", "1,2", "--json", f"{folder}/a.json", "--csv", f"{folder}/a.csv",
+                 "--seconds", "0.05", "--rounds", "2")
+    check(done.returncode == 0, f"--json --csv: {done.stderr}")
+    check("pairs/s" in done.stdout, "--json FILE: no table on standard output")
+    result = json.loads(Path(f"{folder}/a.json").read_text(encoding="utf-8"))
+    with open(f"{folder}/a.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    check(len(rows) == 8, f"--csv: {len(rows)} rows")
+    pairs = sorted(run["pairs"] for cell in result["configurations"] for run in cell["runs"])
+    check(sorted(int(row["pairs"]) for row in rows) == pairs, "--csv: other pairs than --json")
+    done = bench("--policy", "local", *SHORT, "--csv", "-")
+    check(done.stdout.startswith("contender,") and done.stdout.count("\n") == 2, f"--csv -: {done.stdout!r}")
+
+
+def has_gnuplot():
+    return any(os.access(f"{place}/gnuplot", os.X_OK) for place in os.environ["PATH"].split(":"))
+
+
+def check_plots(folder):
+    if not has_gnuplot():
+        print("no gnuplot: its plots are not checked")
+        return
+    plots = Path(folder) / "it's plots"
+    for machine in [[], ["--synthetic", "pu:64"]]:
+        done = bench("--policy", "local,managed", "--threads", "1,2", "--plot", str(plots), *machine, *SHORT)
+        check(done.returncode == 0 and done.stderr == "", f"--plot: {done.stderr}")
+        for name in ["throughput", "wait", "balance-01", "balance-04"]:
+            svg, png = plots / f"{name}.svg", plots / f"{name}.png"
+            check(svg.is_file() and b"</svg>" in svg.read_bytes(), f"--plot: {svg} is no SVG")
+            check(png.is_file() and png.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n", f"--plot: {png} is no PNG")
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        check_bad_input()
+        check_contradictions()
+        check_output_is_tried_first(folder)
+        check_every_option()
+        check_synthetic()
+        check_open_loop()
+        check_peers()
+        check_files(folder)
+        check_plots(folder)
+    print("\n".join(failures) or f"{checked} checks")
+    return 1 if failures or not checked else 0
+
+
+sys.exit(main())
