@@ -161,29 +161,30 @@ static corepool_distance_t farthest(corepool_pool_t pool, unsigned shards)
     return most;
 }
 
-static void expect_reach(unsigned size, corepool_distance_t most)
+static void expect_reach(unsigned size, corepool_distance_t most, unsigned slices)
 {
     struct laws_count count = {0};
     start_synthetic(BIG, 128);
     corepool_pool_t pool = laws_open(&laws_plain_class, &count, size, 0);
     laws_await_idle(pool, size);
     cr_expect_leq(farthest(pool, 128), most);
+    cr_expect_eq(laws_stats(pool).slices, slices);
     laws_end();
 }
 
 Test(big, two_workers_per_cache_serve_the_cpus_of_their_cache)
 {
-    expect_reach(2 * BIG_CACHES, COREPOOL_DISTANCE_L3);
+    expect_reach(2 * BIG_CACHES, COREPOOL_DISTANCE_L3, BIG_CACHES);
 }
 
 Test(big, two_workers_per_package_serve_the_cpus_of_their_package)
 {
-    expect_reach(4, COREPOOL_DISTANCE_PACKAGE);
+    expect_reach(4, COREPOOL_DISTANCE_PACKAGE, 2);
 }
 
 Test(big, a_single_worker_serves_every_cpu)
 {
-    expect_reach(1, COREPOOL_DISTANCE_MACHINE);
+    expect_reach(1, COREPOOL_DISTANCE_MACHINE, 1);
 }
 
 /* --- bounds
