@@ -129,8 +129,8 @@ typedef struct corepool_pool_options {
 /* Opens a pool of `size` workers (1 … COREPOOL_SIZE_MAX) of class `cls`, whose callbacks get `arg`; both
  * must outlive the pool. The quotas of its slices always sum to `size` (times the shards with
  * COREPOOL_POOL_PER_SHARD). A pool with fewer workers than shards has slices on some of them, each serving the CPUs that are
- * together under a core, cache, NUMA node or package: see corepool_topology_slices. Blocks until every slice's pool_init has returned; workers open
- * in the background. All or nothing. Returns COREPOOL_OK with *pool set; COREPOOL_EINVAL (the detail names
+ * together under a core, cache, NUMA node or package: see corepool_topology_slices. Slices have even shares, the first ones
+ * take what is left over. Blocks until every slice's pool_init has returned; workers open in the background. All or nothing. Returns COREPOOL_OK with *pool set; COREPOOL_EINVAL (the detail names
  * the argument), COREPOOL_ENOMEM, pool_init's code, COREPOOL_ECLOSED (runtime stopping), COREPOOL_EDEADLK; COREPOOL_IGNORE
  * (pool_init's): *pool is zero, and nothing failed. */
 COREPOOL_PUBLIC int corepool_pool_open(corepool_runtime_t *runtime, const corepool_class_t *cls, void *arg,
