@@ -202,8 +202,8 @@ static void deal_callers(struct callers *load, struct stations *stations)
 {
     for (unsigned i = 0; i < load->cell->threads; i++) {
         struct station *station = &stations->station[shard_for(load, i)];
-        station->callers[station->count++] =
-            (struct loop_caller){.station = station, .number = i, .wish = {.timeout_ms = COREPOOL_INFINITE}};
+        station->callers[station->count++] = (struct loop_caller){
+            .station = station, .number = i, .wish = {.timeout_ms = COREPOOL_INFINITE, .key = i}};
     }
 }
 

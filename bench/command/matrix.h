@@ -29,6 +29,7 @@ struct contender {
     const char *name;
     const struct peer *peer; /* NULL: corepool, with … */
     unsigned pool_flags;
+    corepool_policy_t policy;
     bool local; /* the caller's own shard is asked */
 };
 

@@ -47,9 +47,10 @@ enum {
 static const struct argp_option table[] = {
     {0, 0, NULL, 0, "The matrix: each takes a LIST, separated by commas; all combinations are measured", 1},
     {"policy", KEY_POLICY, "LIST", 0,
-     "Who serves a checkout: local (the caller's CPU), managed (the same without shelves: every checkout and "
-     "checkin goes "
-     "through the manager), all (default)",
+     "Who serves a checkout: local (with stealing), local-only, round-robin, random, two-choices, "
+     "least-loaded, hash (each "
+     "caller has a key), single (one slice), managed (NimblePool's: one manager, no shelf), all (default "
+     "local,managed)",
      1},
     {"threads", KEY_THREADS, "LIST", 0, "Callers (default: one per CPU)", 1},
     {"size", KEY_SIZE, "LIST", 0, "Workers in the pool (default 16)", 1},
@@ -101,8 +102,15 @@ static const struct argp_option table[] = {
 };
 
 static const struct contender contenders[] = {
-    {.name = "local", .local = true},
-    {.name = "managed", .pool_flags = COREPOOL_POOL_MANAGED, .local = true},
+    {.name = "local", .policy = COREPOOL_POLICY_LOCAL, .local = true},
+    {.name = "local-only", .policy = COREPOOL_POLICY_LOCAL_ONLY, .local = true},
+    {.name = "round-robin", .policy = COREPOOL_POLICY_ROUND_ROBIN},
+    {.name = "random", .policy = COREPOOL_POLICY_RANDOM},
+    {.name = "two-choices", .policy = COREPOOL_POLICY_TWO_CHOICES},
+    {.name = "least-loaded", .policy = COREPOOL_POLICY_LEAST_LOADED},
+    {.name = "hash", .policy = COREPOOL_POLICY_HASH},
+    {.name = "single", .policy = COREPOOL_POLICY_SINGLE},
+    {.name = "managed", .policy = COREPOOL_POLICY_SINGLE, .pool_flags = COREPOOL_POOL_MANAGED},
 };
 #define CONTENDERS (sizeof contenders / sizeof contenders[0])
 

@@ -64,7 +64,8 @@ static void open_pool(struct subject *subject, const struct options *options, co
 {
     const corepool_runtime_options_t runtime_options = {.shelf = options->shelf,
                                                         .synthetic = options->synthetic};
-    const corepool_pool_options_t pool_options = {.flags = cell->contender->pool_flags};
+    const corepool_pool_options_t pool_options = {.flags = cell->contender->pool_flags,
+                                                  .policy = cell->contender->policy};
     REQUIRE_OK(corepool_runtime_start(&runtime_options, &subject->runtime));
     subject->shards = corepool_runtime_shards(subject->runtime);
     subject->has_slice = calloc(subject->shards, sizeof *subject->has_slice);

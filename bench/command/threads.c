@@ -175,7 +175,7 @@ static void start_one(struct callers *load, struct caller *caller, unsigned numb
     *caller = (struct caller){
         .load = load,
         .peer = load->subject->peer,
-        .wish = {.timeout_ms = COREPOOL_INFINITE},
+        .wish = {.timeout_ms = COREPOOL_INFINITE, .key = number},
         .number = number,
         .cpu = cpu_for(load, number),
     };

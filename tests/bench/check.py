@@ -13,7 +13,7 @@ from pathlib import Path
 
 COREPOOL = sys.argv[1]
 PEERS = "peers" in sys.argv[2:]
-POLICIES = ["local", "managed"]
+POLICIES = ["local", "local-only", "round-robin", "random", "two-choices", "least-loaded", "hash", "single", "managed"]
 SHORT = ["--seconds", "0.05", "--rounds", "1"]
 failures = []
 checked = 0
@@ -41,7 +41,7 @@ def refused(arguments, option, status=2):
 
 
 def check_bad_input():
-    for policy in ["", "locale", "local,", ",", "local,,managed", "custom"]:
+    for policy in ["", "locale", "local,", ",", "local,,hash", "custom"]:
         refused(["--policy", policy], "--policy")
     for number in ["0", "-1", "x", "1x", "", "1.5", "4097", "99999999999999999999"]:
         refused(["--threads", number], "--threads")
@@ -154,8 +154,8 @@ def check_every_option():
 
 
 def check_synthetic():
-    result = measure("--policy", "local,managed", "--synthetic", "pack:2 l3:4 core:8 pu:1", "--threads", "64",
-                     "--size", "128", expect=2)
+    result = measure("--policy", "local,two-choices,managed", "--synthetic", "pack:2 l3:4 core:8 pu:1", "--threads", "64",
+                     "--size", "128", expect=3)
     run = result["configurations"][0]["runs"][0]
     check(len(run["history"][0]["checkouts"]) == 64, "--synthetic: not 64 shards")
     check(sum(1 for count in run["history"][-1]["checkouts"] if count is not None) == 64, "--synthetic: a shard has no slice")
