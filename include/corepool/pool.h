@@ -113,6 +113,11 @@ typedef struct corepool_pool_options {
                               * default 500 */
     /* Waiting. */
     unsigned max_waiting;    /* requests that may wait on one shard; one more is COREPOOL_EOVERLOAD; default: no limit */
+    unsigned barging_us;     /* a thread that has waited for its turn may, for so long from then on, take a worker that it gives
+                              * back again before those who wait: fewer switches between threads, and waits that are longer,
+                              * by at most this for each request ahead. A worker that its thread does not come back for goes
+                              * to who waits after this time, or a millisecond if that is longer. At most 1,000,000; not with
+                              * COREPOOL_POOL_MANAGED; default: none, first come, first served */
     int64_t shed_target_ms;  /* requests are shed (COREPOOL_ESHED) by CoDel's rule once all have waited longer than this */
     int64_t shed_interval_ms; /* … for this long, while more than one waits; default: never, and 100 */
     /* Leases. */

@@ -27,7 +27,22 @@ static int stale(void)
     return cp_fail(COREPOOL_ESTALE, "the lease was ended before: checked in twice, or reclaimed");
 }
 
-static int end_by_message(corepool_lease_t *lease, struct cp_thread *self, uint32_t reason, bool wake)
+/* What becomes of a worker on the returned list. */
+enum ending {
+    LEAVE, /* the manager is woken if it wants that */
+    WAKE,  /* the manager is woken */
+    KEEP,  /* for this thread, while its turn lasts */
+};
+
+static void hand_back(cp_slot *slot, enum ending ending)
+{
+    if (ending == KEEP)
+        cp_slice_keep(slot);
+    else
+        cp_slice_return(slot, ending == WAKE);
+}
+
+static int end_by_message(corepool_lease_t *lease, struct cp_thread *self, uint32_t reason, enum ending ending)
 {
     cp_slot *slot = lease->worker;
     struct cp_thread *holder = atomic_load_explicit(&slot->holder, memory_order_relaxed);
@@ -38,10 +53,17 @@ static int end_by_message(corepool_lease_t *lease, struct cp_thread *self, uint3
     /* Not read before the slot is on the returned list. */
     atomic_store_explicit(&slot->reason, reason, memory_order_relaxed);
     atomic_store_explicit(&slot->client, lease->resource, memory_order_relaxed);
-    cp_slice_return(slot, wake);
+    hand_back(slot, ending);
     count_end(self, holder);
     *lease = (corepool_lease_t){0};
     return COREPOOL_OK;
+}
+
+static enum ending ending_after(enum cp_shelf_outcome outcome, const struct cp_slice *slice, const struct cp_thread *self)
+{
+    if (outcome == CP_SHELF_SOMEONE_WAITS && cp_slice_is_turn(slice, self))
+        return KEEP;
+    return outcome == CP_SHELF_ELSEWHERE ? LEAVE : WAKE;
 }
 
 /* `first`: the outcome of a first attempt to put it on the shelf. */
@@ -55,7 +77,7 @@ static int end_after(corepool_lease_t *lease, struct cp_thread *self, enum cp_sh
     if (outcome == CP_SHELF_STALE)
         return stale();
     if (outcome != CP_SHELF_DONE)
-        return end_by_message(lease, self, COREPOOL_REASON_NONE, outcome != CP_SHELF_ELSEWHERE);
+        return end_by_message(lease, self, COREPOOL_REASON_NONE, ending_after(outcome, slot->slice, self));
     count_end(self, holder);
     *lease = (corepool_lease_t){0};
     return COREPOOL_OK;
@@ -73,7 +95,7 @@ int cp_lease_end(corepool_lease_t *lease, struct cp_thread *self, uint32_t reaso
     if (cp_slot_stamp(lease->worker) == lease->generation)
         cp_lease_count_hold(lease->worker, lease->generation);
     if (reason != COREPOOL_REASON_NONE)
-        return end_by_message(lease, self, reason, true);
+        return end_by_message(lease, self, reason, WAKE);
     /* The holder is looked up before the slot may be another's. */
     struct cp_thread *holder = atomic_load_explicit(&lease->worker->holder, memory_order_relaxed);
     enum cp_shelf_outcome outcome = put_on_shelf(lease, self, CP_SHELF_STOP_GIVE);

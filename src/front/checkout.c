@@ -37,13 +37,16 @@ static bool is_usable(const struct cp_checkout *checkout, cp_slot *slot)
     return true;
 }
 
-/* Only who runs on the shelf's CPU may look at the returned list: see shelf.h on double endings. */
+/* Only who runs on the shelf's CPU may look at the returned list: see shelf.h on double endings. Of a portable shelf whose
+ * turn it is. */
 static cp_slot *look_at_returned(struct cp_checkout *checkout)
 {
     const struct cp_shelf *shelf = &checkout->slice->shelf;
-    if (atomic_load_explicit(&shelf->flags, memory_order_relaxed) & CP_SHELF_PORTABLE || cp_rseq_cpu() != shelf->cpu)
+    bool portable = atomic_load_explicit(&shelf->flags, memory_order_relaxed) & CP_SHELF_PORTABLE;
+    bool turn = cp_slice_is_turn(checkout->slice, checkout->self);
+    if (portable ? !turn : cp_rseq_cpu() != shelf->cpu)
         return NULL;
-    return cp_slice_collect_one(checkout->slice, checkout->self);
+    return cp_slice_collect_one(checkout->slice, checkout->self, turn);
 }
 
 /* What a shelf that had nothing leaves to do. *moved: the caller may be on another CPU by now. */
@@ -210,11 +213,21 @@ int cp_checkout_validate(const struct cp_checkout *checkout, corepool_lease_t *l
     return skip ? skipped(cls, verdict) : COREPOOL_REMOVE;
 }
 
+/* Code on a shard has no turns: it does not stay on its own. */
+static void begin_turn(struct cp_slice *slice, struct cp_thread *self)
+{
+    if (cp_likely(!slice->config.barging_ns) || self->shard)
+        return;
+    self->turn_of = slice;
+    self->turn_ends = cp_now_ns() + slice->config.barging_ns;
+}
+
 int cp_checkout_granted(struct cp_checkout *checkout, cp_slot *slot, uint64_t stamp, void *client,
                         corepool_lease_t *lease)
 {
     atomic_store_explicit(&slot->holder, checkout->self, memory_order_relaxed);
     checkout->self->taken++;
+    begin_turn(slot->slice, checkout->self);
     lease->resource = atomic_load_explicit(&slot->resource, memory_order_relaxed);
     lease->worker = slot;
     lease->generation = stamp;

@@ -10,6 +10,8 @@
 #define SHED_INTERVAL_DEFAULT_MS 100
 #define VALIDATE_AFTER_DEFAULT_MS 500
 #define LIFETIME_JITTER_DEFAULT 10u
+/* A second: no program would call a wait that is a thousand of these bounded. */
+#define BARGING_LIMIT_US 1000000u
 /* A day: far above any use, far below an overflow in nanoseconds. */
 #define BACKOFF_LIMIT_MS (INT64_C(24) * 3600 * 1000)
 /* Ten years, likewise. */
@@ -44,6 +46,16 @@ static int check_shedding(const corepool_pool_options_t *options)
     return COREPOOL_OK;
 }
 
+static int check_barging(const corepool_pool_options_t *options)
+{
+    if (options->barging_us > BARGING_LIMIT_US)
+        return cp_fail(COREPOOL_EINVAL, "barging_us: %u: 0 (none) to %u", options->barging_us, BARGING_LIMIT_US);
+    if (options->barging_us && options->flags & (COREPOOL_POOL_MANAGED | COREPOOL_POOL_SERIALISED))
+        return cp_fail(COREPOOL_EINVAL, "barging_us: %u: in a managed pool everything goes through the manager, in turn",
+                       options->barging_us);
+    return COREPOOL_OK;
+}
+
 static int check_options(const corepool_pool_options_t *options)
 {
     if (options->flags & ~KNOWN_FLAGS)
@@ -55,7 +67,8 @@ static int check_options(const corepool_pool_options_t *options)
     if (options->backoff_max_ms && options->backoff_max_ms < options->backoff_min_ms)
         return cp_fail(COREPOOL_EINVAL, "backoff_max_ms: %lld is less than backoff_min_ms",
                        (long long)options->backoff_max_ms);
-    return check_shedding(options);
+    int status = check_barging(options);
+    return status == COREPOOL_OK ? check_shedding(options) : status;
 }
 
 static int check_time(const char *field, int64_t time_ms)
@@ -171,6 +184,7 @@ void cp_pool_configure(struct cp_slice_config *config, const corepool_class_t *c
         .fifo = options->flags & COREPOOL_POOL_FIFO,
         .serialised = options->flags & COREPOOL_POOL_SERIALISED,
         .timed = options->flags & COREPOOL_POOL_TIME_LEASES,
+        .barging_ns = options->barging_us * INT64_C(1000),
         .backtrace_every = options->backtrace_every,
         .core = {.lazy = options->flags & COREPOOL_POOL_LAZY,
                  .warm = options->flags & COREPOOL_POOL_PER_SHARD ? options->warm * shards : options->warm,

@@ -295,6 +295,25 @@ static void tell_watcher(struct cp_slice *slice)
     slice->watched = slice->config.changed(slice, slice->config.context);
 }
 
+/* When the slice is to be looked after though nothing happens: the core's time, or when turns have ended. */
+static int64_t wake_time(const struct cp_slice *slice, int64_t now)
+{
+    int64_t wake_at = cp_core_wake_at(&slice->core, now);
+    if (!slice->config.barging_ns || cp_list_is_empty(&slice->core.requests) || slice->core.closed)
+        return wake_at;
+    int64_t turn = slice->config.barging_ns < CP_NS_PER_MS ? CP_NS_PER_MS : slice->config.barging_ns;
+    return wake_at < now + turn ? wake_at : now + turn;
+}
+
+/* What was kept in turns that may have ended is taken in. Who finds that the slice holds, after it has taken the list, gives
+ * it back; who does not had it before. */
+static void end_turns(struct cp_slice *slice)
+{
+    atomic_store(&slice->holds, cp_core_holds(&slice->core));
+    if (atomic_load(&slice->holds) || !cp_list_is_empty(&slice->core.requests))
+        cp_slice_collect(slice);
+}
+
 void cp_slice_pump(struct cp_slice *slice)
 {
     struct cp_action action;
@@ -309,6 +328,8 @@ void cp_slice_pump(struct cp_slice *slice)
     }
     if (slice->sift_wanted)
         cp_slice_sift(slice);
+    if (slice->config.barging_ns)
+        end_turns(slice);
     int64_t now = cp_now_ns();
     for (cp_core_next(&slice->core, now, &action); perform(slice, &action); cp_core_next(&slice->core, now, &action)) {
         opens += action.what == CP_DO_OPEN;
@@ -322,7 +343,7 @@ void cp_slice_pump(struct cp_slice *slice)
     if (slice->watched)
         tell_watcher(slice);
     /* By the same clock reading: what was not yet due must get its wake-up. */
-    int64_t wake_at = cp_core_wake_at(&slice->core, now);
+    int64_t wake_at = wake_time(slice, now);
     if (action.what == CP_DO_NOTHING && wake_at != CP_NEVER)
         cp_shard_wake_at(slice->shard, slice, wake_at);
 }
@@ -337,7 +358,7 @@ static bool wants_thread(const struct cp_slice *slice)
 /* Whether it would be woken too late. */
 static bool is_to_wake(const struct cp_slice *slice, int64_t now)
 {
-    int64_t wake_at = cp_core_wake_at(&slice->core, now);
+    int64_t wake_at = wake_time(slice, now);
     return wake_at != CP_NEVER && (!cp_heap_has(&slice->sleeping) || wake_at < slice->sleeping.key);
 }
 

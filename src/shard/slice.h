@@ -32,6 +32,7 @@ struct cp_slice_config {
     bool fifo;
     bool serialised; /* enqueue, checkout and checkin callbacks run here; managed, too */
     bool timed;     /* how long leases are held is measured */
+    int64_t barging_ns; /* how long a turn lasts; 0: as long as a lease */
     uint32_t backtrace_every; /* 0: no checkout notes its backtrace */
     struct cp_core_options core;
     corepool_event_cb on_event; /* may be NULL */
@@ -86,6 +87,7 @@ struct cp_slice {
     void *message;               /* of the info visit under way */
     bool pumping;
     bool watched;                /* config.changed is told of every change */
+    _Atomic bool holds;          /* cp_core_holds, in a slice with turns: there are none now */
     _Atomic bool quiet;          /* nothing waited and nothing was out at the last change, while it is watched */
     bool lost_cpu;               /* the shelf was made portable because the manager lost its CPU */
     bool close_wanted;
@@ -266,9 +268,19 @@ void cp_slice_nudge(struct cp_slice *slice);
  * wake: whether the manager must act in any case. Thread: any. */
 void cp_slice_return(cp_slot *slot, bool wake);
 
+/* The same in its thread's turn: the manager leaves it where it is, for that thread to come back, until the turn has ended.
+ * Thread: any. */
+void cp_slice_keep(cp_slot *slot);
+
+/* Whether the thread may go before those who wait. Thread: self. */
+static inline bool cp_slice_is_turn(const struct cp_slice *slice, const struct cp_thread *self)
+{
+    return cp_unlikely(self->turn_of == slice) && !atomic_load(&slice->holds) && cp_now_ns() < self->turn_ends;
+}
+
 /* The newest usable slot of the returned list, stamped MANAGER, or NULL; the rest goes to the shelf. For a caller that missed,
- * on the slice's CPU; none while a request waits (it would overtake). Thread: any. */
-cp_slot *cp_slice_collect_one(struct cp_slice *slice, struct cp_thread *self);
+ * on the slice's CPU; none while a request waits (it would overtake), unless it is the caller's turn. Thread: any. */
+cp_slot *cp_slice_collect_one(struct cp_slice *slice, struct cp_thread *self, bool turn);
 
 /* Copies the words of the last failed open; empty when the last open succeeded. Thread: any. */
 void cp_slice_last_error(struct cp_slice *slice, char text[CP_ERROR_BYTES]);

@@ -202,6 +202,15 @@ void cp_slice_return(cp_slot *slot, bool wake)
         cp_slice_nudge(slice);
 }
 
+void cp_slice_keep(cp_slot *slot)
+{
+    struct cp_slice *slice = slot->slice;
+    push_returned(slice, slot);
+    /* As in cp_slice_return. Who waits is served by the shard's timer if this thread does not come back. */
+    if (atomic_load(&slice->shelf.flags) & CP_SHELF_CLOSED || atomic_load(&slot->item.doomed))
+        cp_slice_nudge(slice);
+}
+
 /* A slot that this caller took off the returned list and does not keep. */
 static void put_back(struct cp_slice *slice, cp_slot *slot, struct cp_thread *self)
 {
@@ -214,14 +223,21 @@ static void put_back(struct cp_slice *slice, cp_slot *slot, struct cp_thread *se
         cp_slice_return(slot, outcome != CP_SHELF_ELSEWHERE);
 }
 
-cp_slot *cp_slice_collect_one(struct cp_slice *slice, struct cp_thread *self)
+/* Whether one that takes now would go before those who wait, or the pool closes. */
+static bool is_forbidden(const struct cp_slice *slice, bool turn)
+{
+    if (!turn)
+        return cp_shelf_wants_manager(&slice->shelf);
+    return atomic_load(&slice->shelf.flags) & CP_SHELF_CLOSED || atomic_load(&slice->holds);
+}
+
+cp_slot *cp_slice_collect_one(struct cp_slice *slice, struct cp_thread *self, bool turn)
 {
     cp_slot *kept = NULL;
-    if (!atomic_load_explicit(&slice->returned, memory_order_relaxed) || cp_shelf_wants_manager(&slice->shelf))
+    if (!atomic_load_explicit(&slice->returned, memory_order_relaxed) || is_forbidden(slice, turn))
         return NULL;
     cp_slot *slot = atomic_exchange(&slice->returned, NULL);
-    /* Again, now that the list is ours: who waits goes first. */
-    bool overtakes = cp_shelf_wants_manager(&slice->shelf);
+    bool overtakes = is_forbidden(slice, turn); /* again, now that the list is ours */
     while (slot) {
         cp_slot *next = atomic_load_explicit(&slot->returned_next, memory_order_relaxed);
         atomic_exchange(&slot->listed, 0);
@@ -312,7 +328,8 @@ const char *cp_slice_check(struct cp_slice *slice)
         return "L1: a worker in the manager's hands is in none of its lists";
     if (census.shelved + census.returned + census.leased + census.with_manager != atomic_load(&slice->core.live))
         return "L1: shelved + returned + leased + held here is not the number of live workers";
-    if (atomic_load(&slice->core.waiting) && census.shelved + census.returned && !slice->core.closed)
+    uint32_t idle = census.shelved + (slice->config.barging_ns ? 0 : census.returned); /* kept: see cp_slice_keep */
+    if (atomic_load(&slice->core.waiting) && idle && !slice->core.closed)
         return "L3: a request waits beside an idle worker";
     return NULL;
 }
