@@ -309,8 +309,8 @@ static int64_t wake_time(const struct cp_slice *slice, int64_t now)
  * it back; who does not had it before. */
 static void end_turns(struct cp_slice *slice)
 {
-    atomic_store(&slice->holds, cp_core_holds(&slice->core));
-    if (atomic_load(&slice->holds) || !cp_list_is_empty(&slice->core.requests))
+    atomic_store(&slice->turnless, cp_core_holds(&slice->core));
+    if (atomic_load(&slice->turnless) || !cp_list_is_empty(&slice->core.requests))
         cp_slice_collect(slice);
 }
 

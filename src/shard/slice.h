@@ -87,7 +87,7 @@ struct cp_slice {
     void *message;               /* of the info visit under way */
     bool pumping;
     bool watched;                /* config.changed is told of every change */
-    _Atomic bool holds;          /* cp_core_holds, in a slice with turns: there are none now */
+    _Atomic bool turnless;       /* cp_core_holds, in a slice with turns: there are none now */
     _Atomic bool quiet;          /* nothing waited and nothing was out at the last change, while it is watched */
     bool lost_cpu;               /* the shelf was made portable because the manager lost its CPU */
     bool close_wanted;
@@ -275,7 +275,7 @@ void cp_slice_keep(cp_slot *slot);
 /* Whether the thread may go before those who wait. Thread: self. */
 static inline bool cp_slice_is_turn(const struct cp_slice *slice, const struct cp_thread *self)
 {
-    return cp_unlikely(self->turn_of == slice) && !atomic_load(&slice->holds) && cp_now_ns() < self->turn_ends;
+    return cp_unlikely(self->turn_of == slice) && !atomic_load(&slice->turnless) && cp_now_ns() < self->turn_ends;
 }
 
 /* The newest usable slot of the returned list, stamped MANAGER, or NULL; the rest goes to the shelf. For a caller that missed,

@@ -228,7 +228,7 @@ static bool is_forbidden(const struct cp_slice *slice, bool turn)
 {
     if (!turn)
         return cp_shelf_wants_manager(&slice->shelf);
-    return atomic_load(&slice->shelf.flags) & CP_SHELF_CLOSED || atomic_load(&slice->holds);
+    return atomic_load(&slice->shelf.flags) & CP_SHELF_CLOSED || atomic_load(&slice->turnless);
 }
 
 cp_slot *cp_slice_collect_one(struct cp_slice *slice, struct cp_thread *self, bool turn)

@@ -11,7 +11,8 @@ struct life *open_life(unsigned plan)
 {
     const struct plan *what = &scene.plans[plan];
     corepool_pool_options_t how = {
-        .name = what->name, .flags = what->flags, .backoff_min_ms = 1, .backoff_max_ms = 4};
+        .name = what->name, .flags = what->flags, .backoff_min_ms = 1, .backoff_max_ms = 4,
+        .barging_us = what->barging_us};
     struct life *life = calloc(1, sizeof *life);
     if (!life)
         broke("oracle", "no memory for a pool's life");

@@ -28,22 +28,23 @@ struct options options = {.ops = OPS_DEFAULT, .threads = 8, .seconds = 3600, .pa
 struct scene scene;
 
 static const struct plan mixed_plans[] = {
-    {"plain", &plain_class, 8, 0, 40, false},
-    {"fifo", &picky_class, 4, COREPOOL_POOL_FIFO, 14, false},
-    {"lazy", &slow_class, 6, COREPOOL_POOL_LAZY, 10, false},
-    {"each", &blocking_class, 2, COREPOOL_POOL_PER_SHARD, 10, false},
-    {"managed", &picky_class, 3, COREPOOL_POOL_MANAGED, 2, false},
-    {"serialised", &picky_class, 3, COREPOOL_POOL_MANAGED | COREPOOL_POOL_SERIALISED, 2, false},
-    {"one", &plain_class, 1, 0, 3, false},
-    {"churn-lazy", &slow_class, 2, COREPOOL_POOL_LAZY | COREPOOL_POOL_FIFO, 12, true},
-    {"churn-each", &picky_class, 1, COREPOOL_POOL_PER_SHARD, 12, true},
-    {"churn", &plain_class, 2, 0, 12, true},
+    {"plain", &plain_class, 8, 0, 40, false, 0},
+    {"fifo", &picky_class, 4, COREPOOL_POOL_FIFO, 14, false, 0},
+    {"lazy", &slow_class, 6, COREPOOL_POOL_LAZY, 10, false, 0},
+    {"each", &blocking_class, 2, COREPOOL_POOL_PER_SHARD, 10, false, 0},
+    {"managed", &picky_class, 3, COREPOOL_POOL_MANAGED, 2, false, 0},
+    {"serialised", &picky_class, 3, COREPOOL_POOL_MANAGED | COREPOOL_POOL_SERIALISED, 2, false, 0},
+    {"one", &plain_class, 1, 0, 3, false, 0},
+    {"turns", &plain_class, 2, 0, 10, false, 200},
+    {"churn-lazy", &slow_class, 2, COREPOOL_POOL_LAZY | COREPOOL_POOL_FIFO, 12, true, 0},
+    {"churn-each", &picky_class, 1, COREPOOL_POOL_PER_SHARD, 12, true, 0},
+    {"churn", &plain_class, 2, 0, 12, true, 0},
 };
 
 /* Rounds take turns with them. */
 static const struct plan handover_plans[] = {
-    {"handover-1", &plain_class, 1, COREPOOL_POOL_PER_SHARD, 1, false},
-    {"handover-2", &plain_class, 2, COREPOOL_POOL_PER_SHARD, 1, false},
+    {"handover-1", &plain_class, 1, COREPOOL_POOL_PER_SHARD, 1, false, 0},
+    {"handover-2", &plain_class, 2, COREPOOL_POOL_PER_SHARD, 1, false, 0},
 };
 
 /* --- baseline of the process ------------------------------------------------------------------------------ */

@@ -96,6 +96,7 @@ struct plan {
     const corepool_class_t *cls;
     unsigned size, flags, weight;
     bool churned;
+    unsigned barging_us;
 };
 
 /* One pool from open to close, and what its workers lived through. */
