@@ -19,6 +19,7 @@ void cp_shelf_init(struct cp_shelf *shelf, _Atomic(struct cp_item *) *ring, uint
     shelf->mask = capacity - 1;
     atomic_store_explicit(&shelf->head, 0, memory_order_relaxed);
     atomic_store_explicit(&shelf->tail, 0, memory_order_relaxed);
+    atomic_store_explicit(&shelf->top, NULL, memory_order_relaxed);
     /* Last: a caller that is late by a whole life of the shelf finds it closed until everything else is in place. */
     atomic_store_explicit(&shelf->flags, portable ? CP_SHELF_PORTABLE : 0, memory_order_release);
 }
@@ -146,14 +147,11 @@ void cp_shelf_doom(struct cp_shelf *shelf, struct cp_item *item)
 bool cp_shelf_drain(struct cp_shelf *shelf, struct cp_item **item)
 {
     cp_lock_take(&shelf->lock);
-    uint32_t tail = atomic_load_explicit(&shelf->tail, memory_order_relaxed);
-    bool found = tail != atomic_load_explicit(&shelf->head, memory_order_relaxed);
-    if (found) {
-        *item = atomic_load_explicit(&shelf->ring[tail & shelf->mask], memory_order_relaxed);
-        atomic_store_explicit(&shelf->tail, tail + 1, memory_order_relaxed);
-    }
+    *item = cp_shelf_take_ring_locked(shelf, CP_OLDEST);
+    if (!*item)
+        *item = cp_shelf_take_top_locked(shelf);
     cp_lock_free(&shelf->lock);
-    return found;
+    return *item != NULL;
 }
 
 /* Restarts every sequence that runs on `cpu` at this moment. */

@@ -1,22 +1,24 @@
 /* machine/shelf.h: the idle items of one slice, where callers take and give without the manager.
  *
- * A bounded ring of item pointers; [tail, head) are idle, tail is the oldest. Contract, as pseudocode; each
- * operation is one atomic step with respect to all others on the same shelf:
+ * A bounded ring of item pointers, [tail, head) are idle, tail is the oldest; and above it the top, the newest of all, or
+ * none. A caller that takes and gives one after the other only ever touches the top. Contract, as pseudocode over all that is
+ * idle, the ring's and the top; each operation is one atomic step with respect to all others on the same shelf:
  *
  *   take(end)      if closed:                           CLOSED
  *                  if not on shelf.cpu:                 ELSEWHERE       (rseq only)
- *                  if head == tail:                     EMPTY
- *                  NEWEST: head -= 1, item = ring[head]    OLDEST: item = ring[tail], tail += 1;  DONE
+ *                  if none is idle:                     EMPTY
+ *                  NEWEST: the top, else head -= 1, item = ring[head]
+ *                  OLDEST: item = ring[tail], tail += 1, else the top;  DONE
  *   give(item)     if item.stamp != expected:           STALE
  *                  if closed:                           CLOSED
  *                  if waiting:                          WAITING
  *                  if not on shelf.cpu:                 ELSEWHERE       (rseq only)
  *                  if item.doomed:                      DOOMED
- *                  item.stamp = shelved; ring[head] = item; head += 1;  DONE
+ *                  item.stamp = shelved; if there is a top: ring[head] = top, head += 1; top = item;  DONE
  *   give_oldest(item)  as give, but: tail -= 1; ring[tail] = item;    DONE   (undoes a take of the oldest)
  *   await()        if closed:                           CLOSED
  *                  if not on shelf.cpu:                 ELSEWHERE       (rseq only)
- *                  if head != tail:                     NONEMPTY
+ *                  if any is idle:                      NONEMPTY
  *                  waiting = true;                                      DONE
  *
  * After any outcome but DONE nothing has changed for an observer that goes by the rules below.
@@ -26,7 +28,7 @@
  * signalled before the last one, so they exclude each other because all run on one CPU. Portable: the same ring
  * under a lock, from any CPU. The PORTABLE flag selects; a shelf may be switched while in use.
  *
- * Who may write what: head, tail, ring and the WAITING flag: any of the operations. CLOSED and PORTABLE: the
+ * Who may write what: head, tail, top, ring and the WAITING flag: any of the operations. CLOSED and PORTABLE: the
  * manager. `cpu` is fixed while the shelf is in use, `mask` and `ring` but for cp_shelf_grow.
  *
  * The owner stamp: generation << CP_TAG_BITS | tag. The generation counts the item's leases. Law L2: whoever
@@ -40,6 +42,7 @@
 
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/assert.h"
@@ -121,19 +124,26 @@ enum cp_shelf_outcome {
     /* Private to the implementations: */
     CP_SHELF_SWITCH, /* to the portable one */
     CP_SHELF_ABORT,  /* look again: the kernel restarted the sequence, or the kind or flags have just changed */
+    CP_SHELF_OTHER,  /* the top is not as this sequence wants it */
 };
 
 enum cp_shelf_end { CP_NEWEST, CP_OLDEST };
 
 struct cp_shelf {
-    _Atomic uint32_t head; /* free running; head - tail items are idle */
+    _Atomic uint32_t head; /* free running; head - tail items are idle, and the top */
     _Atomic uint32_t tail;
+    _Atomic(struct cp_item *) top; /* NULL: none */
     _Atomic uint32_t flags;
     uint32_t cpu;
     _Atomic(struct cp_item *) *ring;
     uint32_t mask;
     struct cp_lock lock; /* portable only */
 } cp_line_aligned;
+
+_Static_assert(offsetof(struct cp_shelf, head) % 16 == 0 && offsetof(struct cp_shelf, tail) == offsetof(struct cp_shelf, head) + 4 &&
+                   offsetof(struct cp_shelf, top) == offsetof(struct cp_shelf, head) + 8,
+               "head, tail and top are changed by one store");
+_Static_assert(sizeof(struct cp_shelf) == CP_CACHE_LINE, "a shelf is one line");
 
 /* For memory the caller owns. ring: room for `capacity` pointers, a power of two; at most that many items may
  * exist. A shelf that starts PORTABLE has no CPU of its own. */
@@ -149,23 +159,38 @@ static inline enum cp_shelf_outcome cp_shelf_check_locked(const struct cp_shelf 
     return flags & CP_SHELF_CLOSED ? CP_SHELF_CLOSED_NOW : CP_SHELF_DONE;
 }
 
+/* Under the lock. NULL: nothing on top. */
+static inline struct cp_item *cp_shelf_take_top_locked(struct cp_shelf *shelf)
+{
+    struct cp_item *top = atomic_load_explicit(&shelf->top, memory_order_relaxed);
+    atomic_store_explicit(&shelf->top, NULL, memory_order_relaxed);
+    return top;
+}
+
+/* Under the lock. NULL: nothing in the ring. */
+static inline struct cp_item *cp_shelf_take_ring_locked(struct cp_shelf *shelf, enum cp_shelf_end end)
+{
+    uint32_t head = atomic_load_explicit(&shelf->head, memory_order_relaxed);
+    uint32_t tail = atomic_load_explicit(&shelf->tail, memory_order_relaxed);
+    if (head == tail)
+        return NULL;
+    if (end == CP_NEWEST)
+        atomic_store_explicit(&shelf->head, head - 1, memory_order_relaxed);
+    else
+        atomic_store_explicit(&shelf->tail, tail + 1, memory_order_relaxed);
+    return atomic_load_explicit(&shelf->ring[(end == CP_NEWEST ? head - 1 : tail) & shelf->mask], memory_order_relaxed);
+}
+
 static inline enum cp_shelf_outcome cp_shelf_take_locked(struct cp_shelf *shelf, enum cp_shelf_end end,
                                                          struct cp_item **item)
 {
     enum cp_shelf_outcome outcome = cp_shelf_check_locked(shelf);
     if (outcome != CP_SHELF_DONE)
         return outcome;
-    uint32_t head = atomic_load_explicit(&shelf->head, memory_order_relaxed);
-    uint32_t tail = atomic_load_explicit(&shelf->tail, memory_order_relaxed);
-    if (head == tail)
-        return CP_SHELF_EMPTY;
-    uint32_t at = end == CP_NEWEST ? head - 1 : tail;
-    *item = atomic_load_explicit(&shelf->ring[at & shelf->mask], memory_order_relaxed);
-    if (end == CP_NEWEST)
-        atomic_store_explicit(&shelf->head, head - 1, memory_order_relaxed);
-    else
-        atomic_store_explicit(&shelf->tail, tail + 1, memory_order_relaxed);
-    return CP_SHELF_DONE;
+    *item = end == CP_NEWEST ? cp_shelf_take_top_locked(shelf) : cp_shelf_take_ring_locked(shelf, CP_OLDEST);
+    if (!*item)
+        *item = end == CP_NEWEST ? cp_shelf_take_ring_locked(shelf, CP_NEWEST) : cp_shelf_take_top_locked(shelf);
+    return *item ? CP_SHELF_DONE : CP_SHELF_EMPTY;
 }
 
 /* Under the lock: why the item cannot be given, or DONE. */
@@ -190,10 +215,14 @@ static inline enum cp_shelf_outcome cp_shelf_give_locked(struct cp_shelf *shelf,
     enum cp_shelf_outcome outcome = cp_shelf_check_give_locked(shelf, item, expected);
     if (outcome != CP_SHELF_DONE)
         return outcome;
-    uint32_t head = atomic_load_explicit(&shelf->head, memory_order_relaxed);
+    struct cp_item *top = atomic_load_explicit(&shelf->top, memory_order_relaxed);
+    if (top) {
+        uint32_t head = atomic_load_explicit(&shelf->head, memory_order_relaxed);
+        atomic_store_explicit(&shelf->ring[head & shelf->mask], top, memory_order_relaxed);
+        atomic_store_explicit(&shelf->head, head + 1, memory_order_relaxed);
+    }
     atomic_store_explicit(&item->stamp, shelved, memory_order_relaxed);
-    atomic_store_explicit(&shelf->ring[head & shelf->mask], item, memory_order_relaxed);
-    atomic_store_explicit(&shelf->head, head + 1, memory_order_relaxed);
+    atomic_store_explicit(&shelf->top, item, memory_order_relaxed);
     return CP_SHELF_DONE;
 }
 
@@ -229,8 +258,9 @@ static inline uint32_t cp_shelf_idle(const struct cp_shelf *shelf)
 {
     uint32_t head = atomic_load_explicit(&shelf->head, memory_order_relaxed);
     uint32_t tail = atomic_load_explicit(&shelf->tail, memory_order_relaxed);
+    uint32_t top = atomic_load_explicit(&shelf->top, memory_order_relaxed) != NULL;
     /* Not one snapshot: a take of the oldest in between may make the difference negative. */
-    return (int32_t)(head - tail) > 0 ? head - tail : 0;
+    return ((int32_t)(head - tail) > 0 ? head - tail : 0) + top;
 }
 
 /* Whether a giver from elsewhere must wake the manager: a request waits, or the pool closes. Sequentially consistent: pairs with the manager's fence after await, so that a foreign

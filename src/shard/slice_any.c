@@ -286,23 +286,31 @@ struct census {
     uint32_t shelved, returned, leased, with_manager;
 };
 
+static const char *count_shelved(const struct cp_slice *slice, struct cp_item *item, struct census *census)
+{
+    if (cp_slot_of(item)->slice != slice)
+        return "L2: the shelf holds a slot of another slice";
+    if (cp_stamp_tag(cp_slot_stamp(cp_slot_of(item))) < CP_TAG_SHELVED)
+        return "L2: a slot on the shelf has another owner";
+    if (cp_slot_of(item)->counted)
+        return "L2: a slot is on the shelf twice";
+    cp_slot_of(item)->counted = true;
+    census->shelved++;
+    return NULL;
+}
+
 static const char *count_shelf(const struct cp_slice *slice, struct census *census)
 {
     uint32_t tail = atomic_load(&slice->shelf.tail), head = atomic_load(&slice->shelf.head);
     for (cp_slot *slot = cp_slice_first(slice); slot; slot = cp_slice_next(slot))
         slot->counted = false;
     for (uint32_t i = tail; i != head; i++) {
-        struct cp_item *item = atomic_load(&slice->shelf.ring[i & slice->shelf.mask]);
-        if (cp_slot_of(item)->slice != slice)
-            return "L2: the shelf holds a slot of another slice";
-        if (cp_stamp_tag(cp_slot_stamp(cp_slot_of(item))) < CP_TAG_SHELVED)
-            return "L2: a slot on the shelf has another owner";
-        if (cp_slot_of(item)->counted)
-            return "L2: a slot is on the shelf twice";
-        cp_slot_of(item)->counted = true;
-        census->shelved++;
+        const char *broken = count_shelved(slice, atomic_load(&slice->shelf.ring[i & slice->shelf.mask]), census);
+        if (broken)
+            return broken;
     }
-    return NULL;
+    struct cp_item *top = atomic_load(&slice->shelf.top);
+    return top ? count_shelved(slice, top, census) : NULL;
 }
 
 static void count_stamps(const struct cp_slice *slice, struct census *census)

@@ -31,6 +31,14 @@ static inline uint32_t cp_rseq_cpu_registered(void)
     return cpu;
 }
 
+/* Where the calling thread's struct rseq is, registered or not. */
+static inline char *cp_rseq_area(void)
+{
+    char *thread;
+    __asm__("movq %%fs:0, %[thread]" : [thread] "=r"(thread)); /* the thread pointer itself is there */
+    return thread + cp_rseq_offset;
+}
+
 /* A storm build (-DCP_STORM) delays at every step, for as many turns as the program has put in the table. */
 #ifdef CP_STORM
 #define CP_STORM_STEPS 8
@@ -84,7 +92,8 @@ extern uint32_t cp_storm[CP_STORM_STEPS];
     [area] "r"(cp_rseq_offset), [shelf] "r"(shelf), [stop] "ri"(stop),      \
         [flags] "i"(offsetof(struct cp_shelf, flags)),                                           \
         [cpu] "i"(offsetof(struct cp_shelf, cpu)), [head] "i"(offsetof(struct cp_shelf, head)),  \
-        [tail] "i"(offsetof(struct cp_shelf, tail)), [mask] "i"(offsetof(struct cp_shelf, mask)), \
+        [tail] "i"(offsetof(struct cp_shelf, tail)), [top] "i"(offsetof(struct cp_shelf, top)),  \
+        [mask] "i"(offsetof(struct cp_shelf, mask)),                                             \
         [ring] "i"(offsetof(struct cp_shelf, ring))
 
 static inline enum cp_shelf_outcome cp_rseq_aborted(void)
@@ -108,20 +117,16 @@ static inline enum cp_shelf_outcome cp_rseq_flagged(const struct cp_shelf *shelf
     return flags ? CP_SHELF_LOOK : CP_SHELF_ABORT;
 }
 
-static inline enum cp_shelf_outcome cp_rseq_take_newest(struct cp_shelf *shelf, struct cp_item **item,
-                                                        uint32_t stop)
+/* A take is of the top or of the ring; the one that comes second finds the first still empty, or has to begin again. */
+static inline enum cp_shelf_outcome cp_rseq_take_top(struct cp_shelf *shelf, struct cp_item **item,
+                                                     uint32_t stop)
 {
     struct cp_item *found;
     __asm__ goto(CP_RSEQ_BEGIN CP_RSEQ_CHECK
-                 "movl %c[head](%[shelf]), %%eax\n\t"
-                 "cmpl %c[tail](%[shelf]), %%eax\n\t"
-                 "je %l[empty]\n\t" CP_STEP(3)
-                 "decl %%eax\n\t"
-                 "movl %%eax, %%ecx\n\t"
-                 "andl %c[mask](%[shelf]), %%ecx\n\t"
-                 "movq %c[ring](%[shelf]), %[found]\n\t"
-                 "movq (%[found],%%rcx,8), %[found]\n\t" CP_STEP(4)
-                 "movl %%eax, %c[head](%[shelf])\n\t" CP_RSEQ_END
+                 "movq %c[top](%[shelf]), %[found]\n\t"
+                 "testq %[found], %[found]\n\t"
+                 "jz %l[empty]\n\t" CP_STEP(3) CP_STEP(4)
+                 "movq $0, %c[top](%[shelf])\n\t" CP_RSEQ_END
                  : [found] "=&r"(found)
                  : CP_RSEQ_FIELDS
                  : "memory", "cc", "rax", "rcx" CP_STEP_CLOBBER
@@ -138,8 +143,49 @@ aborted:
     return cp_rseq_aborted();
 }
 
-static inline enum cp_shelf_outcome cp_rseq_take_oldest(struct cp_shelf *shelf, struct cp_item **item,
+static inline enum cp_shelf_outcome cp_rseq_take_ring(struct cp_shelf *shelf, struct cp_item **item,
+                                                      uint32_t stop)
+{
+    struct cp_item *found;
+    __asm__ goto(CP_RSEQ_BEGIN CP_RSEQ_CHECK
+                 "cmpq $0, %c[top](%[shelf])\n\t"
+                 "jne %l[changed]\n\t"
+                 "movl %c[head](%[shelf]), %%eax\n\t"
+                 "cmpl %c[tail](%[shelf]), %%eax\n\t"
+                 "je %l[empty]\n\t" CP_STEP(3)
+                 "decl %%eax\n\t"
+                 "movl %%eax, %%ecx\n\t"
+                 "andl %c[mask](%[shelf]), %%ecx\n\t"
+                 "movq %c[ring](%[shelf]), %[found]\n\t"
+                 "movq (%[found],%%rcx,8), %[found]\n\t" CP_STEP(4)
+                 "movl %%eax, %c[head](%[shelf])\n\t" CP_RSEQ_END
+                 : [found] "=&r"(found)
+                 : CP_RSEQ_FIELDS
+                 : "memory", "cc", "rax", "rcx" CP_STEP_CLOBBER
+                 : aborted, elsewhere, flagged, empty, changed);
+    *item = found;
+    return CP_SHELF_DONE;
+empty:
+    return CP_SHELF_EMPTY;
+elsewhere:
+    return CP_SHELF_ELSEWHERE;
+flagged:
+    return cp_rseq_flagged(shelf, stop);
+aborted:
+    return cp_rseq_aborted();
+changed:
+    return CP_SHELF_ABORT;
+}
+
+static inline enum cp_shelf_outcome cp_rseq_take_newest(struct cp_shelf *shelf, struct cp_item **item,
                                                         uint32_t stop)
+{
+    enum cp_shelf_outcome outcome = cp_rseq_take_top(shelf, item, stop);
+    return outcome == CP_SHELF_EMPTY ? cp_rseq_take_ring(shelf, item, stop) : outcome;
+}
+
+static inline enum cp_shelf_outcome cp_rseq_take_tail(struct cp_shelf *shelf, struct cp_item **item,
+                                                      uint32_t stop)
 {
     struct cp_item *found;
     __asm__ goto(CP_RSEQ_BEGIN CP_RSEQ_CHECK
@@ -168,8 +214,45 @@ aborted:
     return cp_rseq_aborted();
 }
 
-/* The two gives. `place`: loads the number of the place in the ring into eax; `commit`: moves that end of the shelf over
- * it. */
+static inline enum cp_shelf_outcome cp_rseq_take_last(struct cp_shelf *shelf, struct cp_item **item,
+                                                      uint32_t stop)
+{
+    struct cp_item *found;
+    __asm__ goto(CP_RSEQ_BEGIN CP_RSEQ_CHECK
+                 "movl %c[tail](%[shelf]), %%eax\n\t"
+                 "cmpl %c[head](%[shelf]), %%eax\n\t"
+                 "jne %l[changed]\n\t"
+                 "movq %c[top](%[shelf]), %[found]\n\t"
+                 "testq %[found], %[found]\n\t"
+                 "jz %l[empty]\n\t" CP_STEP(3) CP_STEP(4)
+                 "movq $0, %c[top](%[shelf])\n\t" CP_RSEQ_END
+                 : [found] "=&r"(found)
+                 : CP_RSEQ_FIELDS
+                 : "memory", "cc", "rax", "rcx" CP_STEP_CLOBBER
+                 : aborted, elsewhere, flagged, empty, changed);
+    *item = found;
+    return CP_SHELF_DONE;
+empty:
+    return CP_SHELF_EMPTY;
+elsewhere:
+    return CP_SHELF_ELSEWHERE;
+flagged:
+    return cp_rseq_flagged(shelf, stop);
+aborted:
+    return cp_rseq_aborted();
+changed:
+    return CP_SHELF_ABORT;
+}
+
+static inline enum cp_shelf_outcome cp_rseq_take_oldest(struct cp_shelf *shelf, struct cp_item **item,
+                                                        uint32_t stop)
+{
+    enum cp_shelf_outcome outcome = cp_rseq_take_tail(shelf, item, stop);
+    return outcome == CP_SHELF_EMPTY ? cp_rseq_take_last(shelf, item, stop) : outcome;
+}
+
+/* The gives. `place`: writes what goes into the ring beyond its end, and leaves in eax what the commit needs; `commit`: one
+ * store that makes it part of the shelf. */
 #define CP_RSEQ_DEFINE_GIVE(name, place, commit)                                                                \
     static inline enum cp_shelf_outcome name(struct cp_shelf *shelf, struct cp_item *item, uint64_t expected,   \
                                              uint64_t shelved, uint32_t stop)                                   \
@@ -179,24 +262,22 @@ aborted:
                      "jne %l[stale]\n\t" CP_STEP(3)                                                             \
                      "cmpl $0, %c[doomed](%[item])\n\t"                                                         \
                      "jne %l[doomed_now]\n\t"                                                                   \
-                     place                                                                                      \
-                     "movl %%eax, %%ecx\n\t"                                                                    \
-                     "andl %c[mask](%[shelf]), %%ecx\n\t"                                                       \
-                     "movq %c[ring](%[shelf]), %%rdx\n\t"                                                       \
-                     "movq %[item], (%%rdx,%%rcx,8)\n\t" CP_STEP(4)                                             \
+                     place CP_STEP(4)                                                                           \
                      "movq %[shelved], %c[stamp](%[item])\n\t" CP_STEP(5)                                       \
                      commit CP_RSEQ_END                                                                         \
                      :                                                                                          \
                      : CP_RSEQ_FIELDS, [item] "r"(item), [expected] "r"(expected), [shelved] "r"(shelved),      \
                        [stamp] "i"(offsetof(struct cp_item, stamp)),                                            \
                        [doomed] "i"(offsetof(struct cp_item, doomed))                                           \
-                     : "memory", "cc", "rax", "rcx", "rdx" CP_STEP_CLOBBER                                      \
-                     : aborted, elsewhere, flagged, stale, doomed_now);                                         \
+                     : "memory", "cc", "rax", "rcx", "rdx", "xmm0", "xmm1" CP_STEP_CLOBBER                      \
+                     : aborted, elsewhere, flagged, stale, doomed_now, other);                                  \
         return CP_SHELF_DONE;                                                                                   \
     stale:                                                                                                      \
         return CP_SHELF_STALE;                                                                                  \
     doomed_now:                                                                                                 \
         return CP_SHELF_DOOMED;                                                                                 \
+    other:                                                                                                      \
+        return CP_SHELF_OTHER;                                                                                  \
     elsewhere:                                                                                                  \
         return CP_SHELF_ELSEWHERE;                                                                              \
     flagged:                                                                                                    \
@@ -205,15 +286,48 @@ aborted:
         return cp_rseq_aborted();                                                                               \
     }
 
-CP_RSEQ_DEFINE_GIVE(cp_rseq_give,
-                    "movl %c[head](%[shelf]), %%eax\n\t",
+CP_RSEQ_DEFINE_GIVE(cp_rseq_give_top,
+                    "cmpq $0, %c[top](%[shelf])\n\t"
+                    "jne %l[other]\n\t",
+                    "movq %[item], %c[top](%[shelf])\n\t")
+
+/* Head, tail and top are 16 bytes: the old top goes into the ring in the same store that sets the new one. */
+CP_RSEQ_DEFINE_GIVE(cp_rseq_push,
+                    "cmpq $0, %c[top](%[shelf])\n\t"
+                    "je %l[other]\n\t"
+                    "movl %c[head](%[shelf]), %%eax\n\t"
+                    "movl %%eax, %%ecx\n\t"
+                    "andl %c[mask](%[shelf]), %%ecx\n\t"
+                    "shlq $3, %%rcx\n\t"
+                    "addq %c[ring](%[shelf]), %%rcx\n\t"
+                    "movq %c[top](%[shelf]), %%rdx\n\t"
+                    "movq %%rdx, (%%rcx)\n\t"
                     "incl %%eax\n\t"
-                    "movl %%eax, %c[head](%[shelf])\n\t")
+                    "movl %c[tail](%[shelf]), %%ecx\n\t"
+                    "shlq $32, %%rcx\n\t"
+                    "orq %%rcx, %%rax\n\t"
+                    "movq %%rax, %%xmm0\n\t"
+                    "movq %[item], %%xmm1\n\t"
+                    "punpcklqdq %%xmm1, %%xmm0\n\t",
+                    "movaps %%xmm0, %c[head](%[shelf])\n\t")
 
 CP_RSEQ_DEFINE_GIVE(cp_rseq_give_oldest,
                     "movl %c[tail](%[shelf]), %%eax\n\t"
-                    "decl %%eax\n\t",
+                    "decl %%eax\n\t"
+                    "movl %%eax, %%ecx\n\t"
+                    "andl %c[mask](%[shelf]), %%ecx\n\t"
+                    "movq %c[ring](%[shelf]), %%rdx\n\t"
+                    "movq %[item], (%%rdx,%%rcx,8)\n\t",
                     "movl %%eax, %c[tail](%[shelf])\n\t")
+
+static inline enum cp_shelf_outcome cp_rseq_give(struct cp_shelf *shelf, struct cp_item *item, uint64_t expected,
+                                                 uint64_t shelved, uint32_t stop)
+{
+    enum cp_shelf_outcome outcome = cp_rseq_give_top(shelf, item, expected, shelved, stop);
+    if (outcome == CP_SHELF_OTHER)
+        outcome = cp_rseq_push(shelf, item, expected, shelved, stop);
+    return outcome == CP_SHELF_OTHER ? CP_SHELF_ABORT : outcome;
+}
 
 static inline enum cp_shelf_outcome cp_rseq_await(struct cp_shelf *shelf)
 {
@@ -221,6 +335,8 @@ static inline enum cp_shelf_outcome cp_rseq_await(struct cp_shelf *shelf)
     __asm__ goto(CP_RSEQ_BEGIN CP_RSEQ_CHECK
                  "movl %c[head](%[shelf]), %%eax\n\t"
                  "cmpl %c[tail](%[shelf]), %%eax\n\t"
+                 "jne %l[nonempty]\n\t"
+                 "cmpq $0, %c[top](%[shelf])\n\t"
                  "jne %l[nonempty]\n\t" CP_STEP(3)
                  "movl %c[flags](%[shelf]), %%eax\n\t"
                  "orl $1, %%eax\n\t" CP_STEP(4)
