@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/point.h"
 #include "core/verdict.h"
+#include "front/usual.h"
 #include "shard/lease.h"
 
 void cp_slot_hand_over(cp_slot *slot, uint32_t tag, corepool_reason_t reason)
@@ -139,16 +140,6 @@ __attribute__((noinline)) static int checkin_slowly(corepool_lease_t *lease)
     return status == COREPOOL_OK ? cp_lease_end(lease, self, ask_class(lease)) : status;
 }
 
-/* The shelf did not take it at once. Where the class has a checkin callback no attempt is made before that has run, so
- * nothing has happened yet. */
-__attribute__((noinline)) static int checkin_after(corepool_lease_t *lease, enum cp_shelf_outcome first)
-{
-    uint32_t flags = atomic_load_explicit(&lease->worker->slice->shelf.flags, memory_order_relaxed);
-    if (cp_unlikely(flags & CP_SHELF_LOOK_GIVE))
-        return checkin_slowly(lease);
-    return end_after(lease, cp_self, first);
-}
-
 __attribute__((noinline)) static int wake_and_succeed(struct cp_lock *lock)
 {
     cp_lock_wake(lock);
@@ -176,22 +167,52 @@ __attribute__((noinline)) static int checkin_portably(corepool_lease_t *lease, s
     return wake ? wake_and_succeed(&shelf->lock) : COREPOOL_OK;
 }
 
-/* The usual case, a lease that this thread took from a class without a checkin callback and gives back on its CPU, is
- * kept free of calls. */
-int corepool_checkin(corepool_lease_t *lease)
+/* The shelf did not take it at once, and nothing has happened yet. */
+__attribute__((noinline)) static int checkin_unusually(corepool_lease_t *lease)
 {
     struct cp_thread *self = cp_self;
-    if (cp_unlikely(!lease || !lease->worker || !self ||
-                    atomic_load_explicit(&lease->worker->holder, memory_order_relaxed) != self))
-        return checkin_slowly(lease);
-    if (atomic_load_explicit(&lease->worker->slice->shelf.flags, memory_order_relaxed) & CP_SHELF_PORTABLE)
+    bool own = lease->worker && self &&
+               atomic_load_explicit(&lease->worker->holder, memory_order_relaxed) == self;
+    if (own && atomic_load_explicit(&lease->worker->slice->shelf.flags, memory_order_relaxed) & CP_SHELF_PORTABLE)
         return checkin_portably(lease, self);
-    enum cp_shelf_outcome outcome = put_on_shelf(lease, self, CP_SHELF_STOP_GIVE | CP_SHELF_LOOK_GIVE);
-    if (cp_unlikely(outcome != CP_SHELF_DONE))
-        return outcome == CP_SHELF_SWITCH ? checkin_portably(lease, self) : checkin_after(lease, outcome);
-    self->ended++;
-    *lease = (corepool_lease_t){0};
-    return COREPOOL_OK;
+    return checkin_slowly(lease);
+}
+
+/* The stamp was the lease's before the step that left a mark, so a stamp found changed is that step's doing. Its class has
+ * no checkin callback, else there would have been no step. */
+int corepool_layout_end_marked(corepool_lease_t *lease)
+{
+    return end_after(lease, cp_self, CP_SHELF_ABORT);
+}
+
+__attribute__((noinline)) static int checkin_restarted(corepool_lease_t *lease, enum corepool_layout_outcome outcome)
+{
+    cp_rseq_aborted();
+    return outcome == COREPOOL_LAYOUT_MARKED ? corepool_layout_end_marked(lease) : checkin_slowly(lease);
+}
+
+static int checkin_otherwise(enum corepool_layout_outcome outcome, corepool_lease_t *lease)
+{
+    return outcome == COREPOOL_LAYOUT_UNUSUAL ? checkin_unusually(lease) : checkin_restarted(lease, outcome);
+}
+
+/* Another is on top of the shelf: as usual, but that one goes into the ring. */
+__attribute__((noinline)) static int checkin_deep(corepool_lease_t *lease)
+{
+    enum corepool_layout_outcome outcome = corepool_layout_checkin(COREPOOL_LAYOUT_SELF, lease, true);
+    return cp_likely(outcome == COREPOOL_LAYOUT_DONE) ? COREPOOL_OK : checkin_otherwise(outcome, lease);
+}
+
+/* The usual case, a lease that this thread took from a class without a checkin callback and gives back on its CPU, is
+ * kept free of calls. */
+cp_hot int corepool_checkin(corepool_lease_t *lease)
+{
+    if (cp_unlikely(!lease))
+        return checkin_slowly(lease);
+    enum corepool_layout_outcome outcome = corepool_layout_checkin(COREPOOL_LAYOUT_SELF, lease, false);
+    if (cp_likely(outcome == COREPOOL_LAYOUT_DONE))
+        return COREPOOL_OK;
+    return outcome == COREPOOL_LAYOUT_DEEP ? checkin_deep(lease) : checkin_otherwise(outcome, lease);
 }
 
 int corepool_checkin_remove(corepool_lease_t *lease)

@@ -13,6 +13,7 @@
 #include "base/point.h"
 #include "core/verdict.h"
 #include "front/policy.h"
+#include "front/usual.h"
 #include "shard/lease.h"
 
 /* How often a caller that is moved to another CPU on its way follows there before it asks by message. */
@@ -444,8 +445,8 @@ static int checkout_portable(corepool_pool_t pool, const corepool_checkout_optio
 {
     struct cp_item *item;
     struct cp_shelf *shelf = &slice->shelf;
-    if (cp_unlikely(atomic_load_explicit(&shelf->flags, memory_order_relaxed) & CP_SHELF_LOOK_TAKE) ||
-        cp_unlikely(!cp_lock_try(&shelf->lock)))
+    uint32_t flags = atomic_load_explicit(&shelf->flags, memory_order_relaxed);
+    if (cp_unlikely(!(flags & CP_SHELF_PORTABLE) || flags & CP_SHELF_LOOK_TAKE) || cp_unlikely(!cp_lock_try(&shelf->lock)))
         return checkout_slowly(pool, options, lease);
     enum cp_shelf_outcome outcome = cp_shelf_take_locked(shelf, CP_NEWEST, &item);
     bool wake = cp_lock_drop(&shelf->lock);
@@ -457,13 +458,6 @@ static int checkout_portable(corepool_pool_t pool, const corepool_checkout_optio
         return checkout_after(pool, options, lease, cp_slot_of(item));
     cp_checkout_lease(cp_slot_of(item), cp_client, lease);
     return COREPOOL_OK;
-}
-
-/* The same, on an rseq shelf that is portable at the moment. */
-__attribute__((noinline)) static int checkout_switched(corepool_pool_t pool, const corepool_checkout_options_t *options,
-                                                       corepool_lease_t *lease, struct cp_slice *slice)
-{
-    return checkout_portable(pool, options, lease, slice);
 }
 
 /* The same, where the policy chooses: the checkout goes on with a handle for that shard. */
@@ -481,10 +475,12 @@ __attribute__((noinline)) static int checkout_chosen(corepool_pool_t pool, const
                              atomic_load_explicit(&pool.impl->by_shard[pool.shard], memory_order_relaxed));
 }
 
-/* The same, from the CPU's number. */
-__attribute__((noinline)) static int checkout_portably(corepool_pool_t pool, const corepool_checkout_options_t *options,
-                                                       corepool_lease_t *lease)
+/* The rseq shelf of the caller's CPU did not give one at once: perhaps it is a portable one. */
+__attribute__((noinline)) static int checkout_unusually(corepool_pool_t pool, const corepool_checkout_options_t *options,
+                                                        corepool_lease_t *lease)
 {
+    if (!cp_pool_is_local(pool))
+        return checkout_slowly(pool, options, lease);
     uint32_t cpu = cp_rseq_cpu();
     if (cp_unlikely(cpu >= atomic_load_explicit(&pool.impl->portable_cpus, memory_order_relaxed)))
         return checkout_chosen(pool, options, lease);
@@ -492,28 +488,40 @@ __attribute__((noinline)) static int checkout_portably(corepool_pool_t pool, con
                              atomic_load_explicit(&pool.impl->by_cpu[cpu], memory_order_relaxed));
 }
 
-/* The usual case, an idle worker on the caller's CPU and a class without a checkout callback, is kept free of calls. */
-int corepool_checkout(corepool_pool_t pool, const corepool_checkout_options_t *options, corepool_lease_t *lease)
+__attribute__((noinline)) static int checkout_restarted(corepool_pool_t pool, const corepool_checkout_options_t *options,
+                                                        corepool_lease_t *lease)
 {
-    struct cp_thread *self = cp_client;
-    struct cp_item *item;
-    if (cp_unlikely(!self || !lease || !pool.impl || (options && options->timeout_ms < COREPOOL_INFINITE) ||
-                    !cp_pool_is_local(pool)))
+    cp_rseq_aborted();
+    return checkout_slowly(pool, options, lease);
+}
+
+static int checkout_otherwise(enum corepool_layout_outcome outcome, corepool_pool_t pool,
+                              const corepool_checkout_options_t *options, corepool_lease_t *lease)
+{
+    return outcome == COREPOOL_LAYOUT_RESTARTED ? checkout_restarted(pool, options, lease)
+                                                : checkout_unusually(pool, options, lease);
+}
+
+/* Nothing is on top of the shelf: as usual, but from its ring. */
+__attribute__((noinline)) static int checkout_deep(corepool_pool_t pool, const corepool_checkout_options_t *options,
+                                                   corepool_lease_t *lease)
+{
+    enum corepool_layout_outcome outcome = corepool_layout_checkout(pool, COREPOOL_LAYOUT_CLIENT, lease, true);
+    return cp_likely(outcome == COREPOOL_LAYOUT_DONE) ? COREPOOL_OK : checkout_otherwise(outcome, pool, options, lease);
+}
+
+/* The usual case, an idle worker on the caller's CPU and a class without a checkout callback, is kept free of calls. */
+cp_hot int corepool_checkout(corepool_pool_t pool, const corepool_checkout_options_t *options, corepool_lease_t *lease)
+{
+    struct corepool_layout_thread *self = COREPOOL_LAYOUT_CLIENT;
+    if (cp_unlikely(!self) || cp_unlikely(!lease) || cp_unlikely(!pool.impl) ||
+        (cp_unlikely(options != NULL) && cp_unlikely(options->timeout_ms < COREPOOL_INFINITE)))
         return checkout_slowly(pool, options, lease);
-    uint32_t cpu = cp_rseq_cpu();
-    if (cp_unlikely(cpu >= pool.impl->cpus))
-        return checkout_portably(pool, options, lease);
-    struct cp_slice *slice = atomic_load_explicit(&pool.impl->by_cpu[cpu], memory_order_relaxed);
-    enum cp_shelf_outcome outcome =
-        cp_rseq_take_newest(&slice->shelf, &item, CP_SHELF_STOP_TAKE | CP_SHELF_LOOK_TAKE);
-    if (cp_unlikely(outcome != CP_SHELF_DONE))
-        return outcome == CP_SHELF_SWITCH ? checkout_switched(pool, options, lease, slice)
-                                          : checkout_slowly(pool, options, lease);
-    cp_slot *slot = cp_slot_of(item);
-    if (cp_unlikely(!cp_pool_is_local(pool) || atomic_load_explicit(&item->doomed, memory_order_relaxed)))
-        return checkout_after(pool, options, lease, slot);
-    cp_checkout_lease(slot, self, lease);
-    return COREPOOL_OK;
+    enum corepool_layout_outcome outcome = corepool_layout_checkout(pool, self, lease, false);
+    if (cp_likely(outcome == COREPOOL_LAYOUT_DONE))
+        return COREPOOL_OK;
+    return outcome == COREPOOL_LAYOUT_DEEP ? checkout_deep(pool, options, lease)
+                                           : checkout_otherwise(outcome, pool, options, lease);
 }
 
 /* A try that finds nothing is no request, so enqueue runs once there is a worker. */

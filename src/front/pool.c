@@ -97,7 +97,8 @@ static struct corepool_pool_impl *take_impl(struct corepool_runtime *runtime)
     impl->possible_cpus = cpus;
     impl->is_cpu_known = cp_probe_cpu();
     impl->local = COREPOOL_SHARD_LOCAL;
-    impl->by_shard = impl->by_cpu + cpus;
+    impl->by_cpu = impl->tables;
+    impl->by_shard = impl->tables + cpus;
     impl->own = (struct cp_slice **)(void *)(impl->by_shard + runtime->shards);
     impl->homes = (_Atomic uint32_t *)(void *)(impl->own + runtime->shards);
     return impl;

@@ -46,6 +46,7 @@ struct corepool_pool_impl {
     _Atomic uint32_t generation;
     int32_t local;                   /* COREPOOL_SHARD_LOCAL: with generation, what an unbound handle's value must be */
     _Atomic uint32_t cpus;           /* length of by_cpu for the usual path by rseq; 0: no slice has an rseq shelf */
+    _Atomic(struct cp_slice *) *by_cpu;   /* [possible_cpus]: the slice that serves it, by its shard */
     _Atomic(struct cp_slice *) *by_shard; /* [shards]: the slice that serves it, its own or its group's */
     /* Read by checkouts that the usual path by rseq is not for. */
     _Atomic uint32_t portable_cpus;  /* length of by_cpu for the usual path on portable shelves; 0: the policy decides, or
@@ -76,7 +77,7 @@ struct corepool_pool_impl {
     struct cp_list link;             /* in pools or spare_pools */
     uint32_t possible_cpus;          /* length of by_cpu */
     bool is_cpu_known;               /* cp_rseq_cpu tells the CPU */
-    _Atomic(struct cp_slice *) by_cpu[]; /* possible CPUs → slice; behind it by_shard and own */
+    _Atomic(struct cp_slice *) tables[]; /* by_cpu, by_shard; behind them own */
 };
 
 /* Whether the handle's pool is open, at the moment of the load. Acquire: what is read before it belongs to that pool if

@@ -12,8 +12,8 @@
 #include "base/error.h"
 #include "machine/shelf.h"
 
-_Thread_local struct cp_thread *cp_self cp_initial_exec __attribute__((visibility("hidden")));
-_Thread_local struct cp_thread *cp_client cp_initial_exec __attribute__((visibility("hidden")));
+_Thread_local struct cp_thread *cp_self;
+_Thread_local struct cp_thread *cp_client;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -107,6 +107,7 @@ struct cp_thread *cp_thread_register(int *code)
         return NULL;
     }
     thread->taken = thread->ended = 0;
+    thread->rseq = cp_rseq_area();
     thread->shard = NULL;
     thread->loop = NULL;
     cp_list_init(&thread->requests);

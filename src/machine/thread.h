@@ -10,6 +10,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include <corepool/visibility.h>
+
 #include "base/assert.h"
 #include "base/list.h"
 
@@ -20,10 +22,12 @@ struct cp_loop;
 #define CP_THREAD_TURNS 8
 
 struct cp_thread {
-    /* The thread's own: leases that it took, and those of them that it ended itself. */
+    /* Read and written by the usual path, see corepool/layout.h. The thread's own: leases that it took, and those of them
+     * that it ended itself. */
     uint64_t taken, ended;
-    uint32_t unsampled;            /* checkouts since the last one that noted its backtrace */
+    char *rseq;                    /* its area; where there is none, memory of its own that says so */
     uint32_t tag;                  /* CP_TAG_SHELVED + the record's number; fixed */
+    uint32_t unsampled;            /* checkouts since the last one that noted its backtrace */
     struct corepool_shard *shard;  /* the shard that this thread is, or NULL */
     struct cp_loop *loop;          /* the loop that asynchronous checkouts complete on, or NULL */
     struct cp_list requests;       /* cache of requests for blocking */
@@ -39,11 +43,11 @@ struct cp_thread {
     struct cp_thread *next;        /* of the free records */
 } cp_line_aligned;
 
-/* The calling thread's record, NULL before its first call. */
-extern _Thread_local struct cp_thread *cp_self cp_initial_exec __attribute__((visibility("hidden")));
+/* The calling thread's record, NULL before its first call. Exported under the name that corepool/layout.h knows. */
+extern _Thread_local struct cp_thread *cp_self __asm__("corepool_layout_self_1") cp_initial_exec COREPOOL_PUBLIC;
 
 /* The same on threads that may block; NULL on shards too. So the usual checkout has one thing to test. */
-extern _Thread_local struct cp_thread *cp_client cp_initial_exec __attribute__((visibility("hidden")));
+extern _Thread_local struct cp_thread *cp_client __asm__("corepool_layout_client_1") cp_initial_exec COREPOOL_PUBLIC;
 
 /* Makes the record. NULL with detail: *code is COREPOOL_ENOMEM, or COREPOOL_EFORKED in a child of a process that had a
  * runtime when it forked. */

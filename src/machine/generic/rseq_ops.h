@@ -15,6 +15,11 @@ static inline uint32_t cp_rseq_cpu_registered(void)
     return UINT32_MAX;
 }
 
+static inline char *cp_rseq_area(void)
+{
+    return NULL;
+}
+
 static inline enum cp_shelf_outcome cp_rseq_take_newest(struct cp_shelf *shelf, struct cp_item **item,
                                                         uint32_t stop)
 {

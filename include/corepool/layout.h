@@ -1,0 +1,392 @@
+/* corepool/layout.h: what a checkout and a checkin read and write in the usual case, and the two steps themselves. The library
+ * compiles its own usual path from this header; programs use corepool/inline.h, which is made of it. Nothing else
+ * here is for programs.
+ *
+ * The structures are the first fields of the library's own, which asserts that they match. Any change to them, or to what
+ * the steps mean, is another COREPOOL_LAYOUT_VERSION; the threads of the version that a library speaks are under that
+ * version's names, and the names of all others stay NULL for ever. So a program compiled for another version finds no thread and
+ * calls the exported functions, at no cost to those that match.
+ *
+ * Both steps are restartable sequences (Linux rseq): plain loads and stores between arming and the last store, the
+ * commit; if the kernel preempts, migrates or signals the thread in between it goes on at the abort label. All of a
+ * step's checks are inside, so they hold when it commits: the shelf's manager runs on the shelf's CPU, so it has
+ * changed nothing in between, or else it restarts the CPU's sequences (membarrier) before it goes by its change. A pool's
+ * generation changes before its managers hear of it: whoever finds it unchanged takes from a slice that is still
+ * the pool's. */
+#ifndef COREPOOL_LAYOUT_H
+#define COREPOOL_LAYOUT_H
+
+#include <stdint.h>
+
+#include <corepool/checkout.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The version that this header describes, unless the program has chosen 0: no layout, never inline. */
+#ifndef COREPOOL_LAYOUT_VERSION
+#define COREPOOL_LAYOUT_VERSION 1
+#endif
+
+#define COREPOOL_LAYOUT_TLS __attribute__((tls_model("initial-exec"))) /* as the library itself; one load to find */
+#define COREPOOL_LAYOUT_READ __attribute__((may_alias)) /* the library knows the same memory by types of its own */
+
+/* Of a thread; its own. */
+struct COREPOOL_LAYOUT_READ corepool_layout_thread {
+    uint64_t taken, ended; /* leases that it took, and those of them that it ended itself */
+    char *rseq;            /* its struct rseq; cpu_id at 4, rseq_cs at 8 (linux/rseq.h) */
+    uint32_t tag;          /* in the stamp of what it has put on a shelf */
+};
+
+struct COREPOOL_LAYOUT_READ corepool_layout_shelf {
+    uint32_t head, tail;              /* of the ring: [tail, head) are idle; free running */
+    struct corepool_layout_slot *top; /* the newest of all, or NULL; one store of 16 bytes with head and tail */
+    uint32_t flags;
+    uint32_t cpu;
+    struct corepool_layout_slot **ring;
+    uint32_t mask;
+};
+
+/* Of a corepool_worker_t. */
+struct COREPOOL_LAYOUT_READ corepool_layout_slot {
+    uint64_t stamp;  /* generation << 24 | tag of who holds it; tag 0: leased */
+    uint32_t doomed; /* nonzero: to be looked at before use */
+    uint32_t unused[3];
+    struct corepool_layout_thread *holder;
+    void *resource;
+    struct corepool_layout_shelf *shelf; /* of its slice */
+};
+
+/* What a pool handle points to. */
+struct COREPOOL_LAYOUT_READ corepool_layout_pool {
+    uint64_t handle; /* as in handles while it is open: generation, COREPOOL_SHARD_LOCAL */
+    uint32_t cpus;   /* length of by_cpu; 0: nothing to be had by sequences */
+    struct corepool_layout_shelf **by_cpu;
+};
+
+#define COREPOOL_LAYOUT_TAG_MASK UINT64_C(0xFFFFFF)
+/* Flags of a shelf that stop the usual case: closed 0x2, portable 0x4, and what each side has to look at: 0x10, 0x20.
+ * Someone who waits, 0x1, stops a checkin. */
+#define COREPOOL_LAYOUT_STOP_TAKE 0x16
+#define COREPOOL_LAYOUT_STOP_GIVE 0x27
+
+/* The calling thread's, NULL before its first call; `client` also on shards, which do not block. */
+extern COREPOOL_PUBLIC COREPOOL_LAYOUT_TLS __thread struct corepool_layout_thread *corepool_layout_self_0;
+extern COREPOOL_PUBLIC COREPOOL_LAYOUT_TLS __thread struct corepool_layout_thread *corepool_layout_client_0;
+extern COREPOOL_PUBLIC COREPOOL_LAYOUT_TLS __thread struct corepool_layout_thread *corepool_layout_self_1;
+extern COREPOOL_PUBLIC COREPOOL_LAYOUT_TLS __thread struct corepool_layout_thread *corepool_layout_client_1;
+
+#if COREPOOL_LAYOUT_VERSION == 1
+#define COREPOOL_LAYOUT_SELF corepool_layout_self_1
+#define COREPOOL_LAYOUT_CLIENT corepool_layout_client_1
+#else
+#define COREPOOL_LAYOUT_SELF corepool_layout_self_0
+#define COREPOOL_LAYOUT_CLIENT corepool_layout_client_0
+#endif
+
+/* The version that the library speaks. Thread: any. Never blocks. */
+COREPOOL_PUBLIC unsigned corepool_layout_version(void);
+
+/* Ends a lease after COREPOOL_LAYOUT_MARKED, from which it returns at once, on the same thread. Returns as
+ * corepool_checkin. */
+COREPOOL_PUBLIC int corepool_layout_end_marked(corepool_lease_t *lease);
+
+enum corepool_layout_outcome {
+    COREPOOL_LAYOUT_DONE,
+    COREPOOL_LAYOUT_UNUSUAL,   /* nothing has happened: the exported function knows what to do */
+    COREPOOL_LAYOUT_DEEP,      /* nothing has happened: this is for the step that goes into the ring */
+    COREPOOL_LAYOUT_RESTARTED, /* nothing has happened: the kernel got in the way */
+    COREPOOL_LAYOUT_MARKED,    /* the kernel got in the way when the worker may have had its new stamp already */
+};
+
+#if defined(__x86_64__) && defined(__linux__) && COREPOOL_LAYOUT_VERSION
+#define COREPOOL_LAYOUT_IS_INLINE 1
+
+/* The library's own builds with delays at every step of a sequence define these. */
+#ifndef COREPOOL_LAYOUT_STEP
+#define COREPOOL_LAYOUT_STEP(n) ""
+#define COREPOOL_LAYOUT_STEP_CLOBBER
+#endif
+
+#define COREPOOL_LAYOUT_AT(type, field) [field] "i"(__builtin_offsetof(struct corepool_layout_##type, field))
+#define COREPOOL_LAYOUT_OFFSETS                                                                           \
+    COREPOOL_LAYOUT_AT(pool, cpus), COREPOOL_LAYOUT_AT(pool, by_cpu), COREPOOL_LAYOUT_AT(shelf, head),    \
+        COREPOOL_LAYOUT_AT(shelf, tail), COREPOOL_LAYOUT_AT(shelf, top), COREPOOL_LAYOUT_AT(shelf, flags), \
+        COREPOOL_LAYOUT_AT(shelf, cpu), COREPOOL_LAYOUT_AT(shelf, mask), COREPOOL_LAYOUT_AT(slot, doomed), \
+        [items] "i"(__builtin_offsetof(struct corepool_layout_shelf, ring))
+
+/* Descriptor 3 of the sequence from 1 to 2 with abort label 4, in the code's own section group; then arm it. */
+#define COREPOOL_LAYOUT_ARM                              \
+    ".pushsection __rseq_cs, \"aw?\"\n\t"                \
+    ".balign 32\n\t"                                     \
+    "3:\n\t"                                             \
+    ".long 0, 0\n\t"                                     \
+    ".quad 1f, 2f - 1f, 4f\n\t"                          \
+    ".popsection\n\t"                                    \
+    "leaq 3b(%%rip), %[at]\n\t"                          \
+    "movq %[at], 8(%[rseq])\n\t"                         \
+    "1:\n\t" COREPOOL_LAYOUT_STEP(0)
+
+/* Behind the commit; `restarted` is where the kernel goes on. 0x53053053 is RSEQ_SIG, as the operand of an undefined
+ * instruction. */
+#define COREPOOL_LAYOUT_END(restarted)                   \
+    "2:\n\t"                                             \
+    ".pushsection .text.corepool_restarted, \"ax?\"\n\t" \
+    ".byte 0x0f, 0xb9, 0x3d\n\t"                         \
+    ".long 0x53053053\n\t"                               \
+    "4:\n\t" restarted                                   \
+    ".popsection\n\t"
+
+/* --- take: from the top, or deep: from the ring when there is nothing on top --- */
+
+/* The open pool's shelf of this CPU, where nothing stops a take. */
+#define COREPOOL_LAYOUT_FIND                             \
+    "cmpq %[handle], (%[pool])\n\t"                      \
+    "jne %l[unusual]\n\t" COREPOOL_LAYOUT_STEP(1)        \
+    "movl 4(%[rseq]), %k[at]\n\t"                        \
+    "cmpl %c[cpus](%[pool]), %k[at]\n\t"                 \
+    "jae %l[unusual]\n\t"                                \
+    "movq %c[by_cpu](%[pool]), %[shelf]\n\t"             \
+    "movq (%[shelf],%[at],8), %[shelf]\n\t"              \
+    "testl %[stop], %c[flags](%[shelf])\n\t"             \
+    "jnz %l[unusual]\n\t" COREPOOL_LAYOUT_STEP(2)        \
+    "cmpl %c[cpu](%[shelf]), %k[at]\n\t"                 \
+    "jne %l[unusual]\n\t"
+
+static inline __attribute__((always_inline)) enum corepool_layout_outcome
+corepool_layout_take_deep(const struct corepool_layout_pool *pool, uint64_t handle, char *rseq,
+                               struct corepool_layout_slot **found)
+{
+    struct corepool_layout_slot *slot;
+    struct corepool_layout_shelf *shelf;
+    uint64_t at;
+    __asm__ volatile goto(COREPOOL_LAYOUT_ARM COREPOOL_LAYOUT_FIND
+                          "cmpq $0, %c[top](%[shelf])\n\t"
+                          "jne %l[unusual]\n\t"
+                          "movl %c[head](%[shelf]), %k[at]\n\t"
+                          "cmpl %c[tail](%[shelf]), %k[at]\n\t"
+                          "je %l[unusual]\n\t" COREPOOL_LAYOUT_STEP(3)
+                          "decl %k[at]\n\t"
+                          "movl %c[mask](%[shelf]), %k[slot]\n\t"
+                          "andl %k[at], %k[slot]\n\t"
+                          "movq %c[items](%[shelf]), %[rseq]\n\t" /* done with the area: its register is free */
+                          "movq (%[rseq],%[slot],8), %[slot]\n\t"
+                          "cmpl $0, %c[doomed](%[slot])\n\t"
+                          "jne %l[unusual]\n\t" COREPOOL_LAYOUT_STEP(4)
+                          "movl %k[at], %c[head](%[shelf])\n\t"
+                          COREPOOL_LAYOUT_END("jmp %l[restarted]\n\t")
+                          : [slot] "=&r"(slot), [shelf] "=&r"(shelf), [at] "=&r"(at), [rseq] "+&r"(rseq)
+                          : [pool] "r"(pool), [handle] "r"(handle), [stop] "i"(COREPOOL_LAYOUT_STOP_TAKE),
+                            COREPOOL_LAYOUT_OFFSETS
+                          : "memory", "cc" COREPOOL_LAYOUT_STEP_CLOBBER
+                          : unusual, restarted);
+    *found = slot;
+    return COREPOOL_LAYOUT_DONE;
+unusual:
+    return COREPOOL_LAYOUT_UNUSUAL;
+restarted:
+    return COREPOOL_LAYOUT_RESTARTED;
+}
+
+/* The newest idle worker of the caller's CPU in *found, or nothing has changed. */
+static inline __attribute__((always_inline)) enum corepool_layout_outcome
+corepool_layout_take(const struct corepool_layout_pool *pool, uint64_t handle, char *rseq,
+                     struct corepool_layout_slot **found)
+{
+    struct corepool_layout_slot *slot;
+    struct corepool_layout_shelf *shelf;
+    uint64_t at;
+    __asm__ volatile goto(COREPOOL_LAYOUT_ARM COREPOOL_LAYOUT_FIND
+                          "movq %c[top](%[shelf]), %[slot]\n\t"
+                          "testq %[slot], %[slot]\n\t"
+                          "jz %l[in_ring]\n\t" COREPOOL_LAYOUT_STEP(3)
+                          "cmpl $0, %c[doomed](%[slot])\n\t"
+                          "jne %l[unusual]\n\t" COREPOOL_LAYOUT_STEP(4)
+                          "movq $0, %c[top](%[shelf])\n\t"
+                          COREPOOL_LAYOUT_END("jmp %l[restarted]\n\t")
+                          : [slot] "=&r"(slot), [shelf] "=&r"(shelf), [at] "=&r"(at)
+                          : [rseq] "r"(rseq), [pool] "r"(pool), [handle] "r"(handle),
+                            [stop] "i"(COREPOOL_LAYOUT_STOP_TAKE), COREPOOL_LAYOUT_OFFSETS
+                          : "memory", "cc" COREPOOL_LAYOUT_STEP_CLOBBER
+                          : unusual, in_ring, restarted);
+    *found = slot;
+    return COREPOOL_LAYOUT_DONE;
+in_ring:
+    return COREPOOL_LAYOUT_DEEP;
+unusual:
+    return COREPOOL_LAYOUT_UNUSUAL;
+restarted:
+    return COREPOOL_LAYOUT_RESTARTED;
+}
+
+/* --- give: on top, or deep: what was there goes into the ring --- */
+
+/* Nothing stops a give on this shelf, and the lease is one. Then `at` is the slot, as it never is before: so a restart
+ * that may have left a mark can be told from one that has not. */
+#define COREPOOL_LAYOUT_ADMIT                            \
+    "testl %[stop], %c[flags](%[shelf])\n\t"             \
+    "jnz %l[unusual]\n\t" COREPOOL_LAYOUT_STEP(1)        \
+    "movl 4(%[rseq]), %k[at]\n\t"                        \
+    "cmpl %c[cpu](%[shelf]), %k[at]\n\t"                 \
+    "jne %l[unusual]\n\t" COREPOOL_LAYOUT_STEP(2)        \
+    "cmpq %[leased], (%[slot])\n\t"                      \
+    "jne %l[unusual]\n\t" COREPOOL_LAYOUT_STEP(3)        \
+    "cmpl $0, %c[doomed](%[slot])\n\t"                   \
+    "jne %l[unusual]\n\t"                                \
+    "movq %[slot], %[at]\n\t"
+
+#define COREPOOL_LAYOUT_ADMITTED_END                     \
+    COREPOOL_LAYOUT_END("cmpq %[slot], %[at]\n\t"        \
+                        "jne %l[restarted]\n\t"          \
+                        "jmp %l[marked]\n\t")
+
+static inline __attribute__((always_inline)) enum corepool_layout_outcome
+corepool_layout_give_deep(struct corepool_layout_shelf *shelf, struct corepool_layout_slot *slot, uint64_t leased,
+                     uint64_t shelved, char *rseq)
+{
+    uint64_t at, before, ring;
+    __asm__ volatile goto(COREPOOL_LAYOUT_ARM COREPOOL_LAYOUT_ADMIT
+                          "cmpq $0, %c[top](%[shelf])\n\t"
+                          "je %l[unusual]\n\t"
+                          "movl %c[head](%[shelf]), %k[before]\n\t"
+                          "movl %c[mask](%[shelf]), %k[rseq]\n\t" /* done with the area: its register is free */
+                          "andl %k[before], %k[rseq]\n\t"
+                          "movq %c[items](%[shelf]), %[ring]\n\t"
+                          "leaq (%[ring],%[rseq],8), %[ring]\n\t"
+                          "movq %c[top](%[shelf]), %[rseq]\n\t"
+                          "movq %[rseq], (%[ring])\n\t"
+                          "incl %k[before]\n\t"
+                          "movl %c[tail](%[shelf]), %k[rseq]\n\t"
+                          "shlq $32, %[rseq]\n\t"
+                          "orq %[rseq], %[before]\n\t"
+                          "movq %[before], %%xmm0\n\t"
+                          "movq %[slot], %%xmm1\n\t"
+                          "punpcklqdq %%xmm1, %%xmm0\n\t" COREPOOL_LAYOUT_STEP(4)
+                          "movq %[shelved], (%[slot])\n\t" COREPOOL_LAYOUT_STEP(5)
+                          "movaps %%xmm0, %c[head](%[shelf])\n\t"
+                          COREPOOL_LAYOUT_ADMITTED_END
+                          : [at] "=&r"(at), [before] "=&r"(before), [ring] "=&r"(ring), [rseq] "+&r"(rseq)
+                          : [shelf] "r"(shelf), [slot] "r"(slot), [leased] "r"(leased), [shelved] "r"(shelved),
+                            [stop] "i"(COREPOOL_LAYOUT_STOP_GIVE), COREPOOL_LAYOUT_OFFSETS
+                          : "memory", "cc", "xmm0", "xmm1" COREPOOL_LAYOUT_STEP_CLOBBER
+                          : unusual, restarted, marked);
+    return COREPOOL_LAYOUT_DONE;
+unusual:
+    return COREPOOL_LAYOUT_UNUSUAL;
+restarted:
+    return COREPOOL_LAYOUT_RESTARTED;
+marked:
+    return COREPOOL_LAYOUT_MARKED;
+}
+
+/* A leased worker is back, or nothing has changed (but for a mark, if that is said). */
+static inline __attribute__((always_inline)) enum corepool_layout_outcome
+corepool_layout_give(struct corepool_layout_shelf *shelf, struct corepool_layout_slot *slot, uint64_t leased,
+                     uint64_t shelved, char *rseq)
+{
+    uint64_t at;
+    __asm__ volatile goto(COREPOOL_LAYOUT_ARM COREPOOL_LAYOUT_ADMIT
+                          "cmpq $0, %c[top](%[shelf])\n\t"
+                          "jne %l[occupied]\n\t" COREPOOL_LAYOUT_STEP(4)
+                          "movq %[shelved], (%[slot])\n\t" COREPOOL_LAYOUT_STEP(5)
+                          "movq %[slot], %c[top](%[shelf])\n\t"
+                          COREPOOL_LAYOUT_ADMITTED_END
+                          : [at] "=&r"(at)
+                          : [rseq] "r"(rseq), [shelf] "r"(shelf), [slot] "r"(slot), [leased] "r"(leased),
+                            [shelved] "r"(shelved), [stop] "i"(COREPOOL_LAYOUT_STOP_GIVE), COREPOOL_LAYOUT_OFFSETS
+                          : "memory", "cc" COREPOOL_LAYOUT_STEP_CLOBBER
+                          : unusual, occupied, restarted, marked);
+    return COREPOOL_LAYOUT_DONE;
+occupied:
+    return COREPOOL_LAYOUT_DEEP;
+unusual:
+    return COREPOOL_LAYOUT_UNUSUAL;
+restarted:
+    return COREPOOL_LAYOUT_RESTARTED;
+marked:
+    return COREPOOL_LAYOUT_MARKED;
+}
+
+#else /* no sequences for this machine, or none wanted */
+#define COREPOOL_LAYOUT_IS_INLINE 0
+
+static inline enum corepool_layout_outcome corepool_layout_take(const struct corepool_layout_pool *pool, uint64_t handle,
+                                                                char *rseq, struct corepool_layout_slot **found)
+{
+    (void)pool, (void)handle, (void)rseq, (void)found;
+    return COREPOOL_LAYOUT_UNUSUAL;
+}
+
+static inline enum corepool_layout_outcome corepool_layout_give(struct corepool_layout_shelf *shelf,
+                                                                struct corepool_layout_slot *slot, uint64_t leased,
+                                                                uint64_t shelved, char *rseq)
+{
+    (void)shelf, (void)slot, (void)leased, (void)shelved, (void)rseq;
+    return COREPOOL_LAYOUT_UNUSUAL;
+}
+
+static inline enum corepool_layout_outcome corepool_layout_take_deep(const struct corepool_layout_pool *pool,
+                                                                     uint64_t handle, char *rseq,
+                                                                     struct corepool_layout_slot **found)
+{
+    return corepool_layout_take(pool, handle, rseq, found);
+}
+
+static inline enum corepool_layout_outcome corepool_layout_give_deep(struct corepool_layout_shelf *shelf,
+                                                                     struct corepool_layout_slot *slot, uint64_t leased,
+                                                                     uint64_t shelved, char *rseq)
+{
+    return corepool_layout_give(shelf, slot, leased, shelved, rseq);
+}
+
+#endif
+
+/* The usual checkout: *lease filled on DONE, else untouched. self: the calling thread's, not NULL; pool.impl not NULL; deep:
+ * which step, a constant. */
+static inline __attribute__((always_inline)) enum corepool_layout_outcome
+corepool_layout_checkout(corepool_pool_t pool, struct corepool_layout_thread *self, corepool_lease_t *lease, int deep)
+{
+    const struct corepool_layout_pool *impl = (const struct corepool_layout_pool *)(const void *)pool.impl;
+    struct corepool_layout_slot *slot;
+    uint64_t handle;
+    __builtin_memcpy(&handle, &pool.generation, sizeof handle); /* and the shard */
+    enum corepool_layout_outcome outcome = deep ? corepool_layout_take_deep(impl, handle, self->rseq, &slot)
+                                                : corepool_layout_take(impl, handle, self->rseq, &slot);
+    if (__builtin_expect(outcome != COREPOOL_LAYOUT_DONE, 0))
+        return outcome;
+    /* The next generation, leased. Release: who finds the slot leased by this stamp finds its holder, too. */
+    uint64_t stamp = (slot->stamp & ~COREPOOL_LAYOUT_TAG_MASK) + COREPOOL_LAYOUT_TAG_MASK + 1;
+    __atomic_store_n(&slot->holder, self, __ATOMIC_RELAXED);
+    __atomic_store_n(&slot->stamp, stamp, __ATOMIC_RELEASE);
+    self->taken++;
+    lease->resource = __atomic_load_n(&slot->resource, __ATOMIC_RELAXED);
+    lease->worker = (corepool_worker_t *)(void *)slot;
+    lease->generation = stamp;
+    return COREPOOL_LAYOUT_DONE;
+}
+
+/* The usual checkin: *lease zeroed on DONE, else untouched. self: the calling thread's, or NULL; lease not NULL. */
+static inline __attribute__((always_inline)) enum corepool_layout_outcome
+corepool_layout_checkin(struct corepool_layout_thread *self, corepool_lease_t *lease, int deep)
+{
+    struct corepool_layout_slot *slot = (struct corepool_layout_slot *)(void *)lease->worker;
+    uint64_t leased = lease->generation;
+    if (__builtin_expect(!slot || !self || __atomic_load_n(&slot->holder, __ATOMIC_RELAXED) != self, 0))
+        return COREPOOL_LAYOUT_UNUSUAL;
+    enum corepool_layout_outcome outcome =
+        deep ? corepool_layout_give_deep(slot->shelf, slot, leased, leased | self->tag, self->rseq)
+             : corepool_layout_give(slot->shelf, slot, leased, leased | self->tag, self->rseq);
+    if (__builtin_expect(outcome != COREPOOL_LAYOUT_DONE, 0))
+        return outcome;
+    self->ended++;
+    lease->resource = NULL;
+    lease->worker = NULL;
+    lease->generation = 0;
+    return COREPOOL_LAYOUT_DONE;
+}
+
+#ifdef __cplusplus
+}
+#endif
+#endif
