@@ -16,6 +16,7 @@ static const struct peer *const peers[] = {
     &peer_dpdk,
 #endif
     &peer_corepool_rseq,
+    &peer_corepool_inline,
     &peer_corepool_portable,
     &peer_mutex,
 #ifdef BENCH_APR
@@ -87,22 +88,28 @@ static double time_peer(const struct peer *peer, unsigned threads, bool pinned, 
 
 static void compare(unsigned threads, bool pinned, unsigned rounds, uint64_t pairs)
 {
-    static double ns[PEERS][MAX_ROUNDS], ratio[PEERS][MAX_ROUNDS];
-    for (unsigned round = 0; round < rounds; round++)
-        for (unsigned p = 0; p < PEERS; p++) {
+    static double ns[PEERS][MAX_ROUNDS], ratio[PEERS][MAX_ROUNDS], ours[PEERS][MAX_ROUNDS];
+    unsigned corepool = 0;
+    while (peers[corepool] != &peer_corepool_rseq)
+        corepool++;
+    for (unsigned round = 0; round < rounds; round++) {
+        for (unsigned p = 0; p < PEERS; p++)
             ns[p][round] = time_peer(peers[p], threads, pinned, pairs);
+        for (unsigned p = 0; p < PEERS; p++) {
             ratio[p][round] = ns[p][round] / ns[0][round];
+            ours[p][round] = ns[p][round] / ns[corepool][round];
         }
+    }
     printf("\n%u %s thread%s, %u rounds of %llu pairs\n", threads, pinned ? "pinned" : "free", threads > 1 ? "s" : "",
            rounds, (unsigned long long)pairs);
-    printf("  %-26s %10s %10s %10s   %s\n", "", "ns/pair", "least", "most", "ratio to the first");
+    printf("  %-26s %10s %10s %10s %10s %10s\n", "", "ns/pair", "least", "most", "to first", "to rseq");
     for (unsigned p = 0; p < PEERS; p++) {
         double median = bench_median(ns[p], rounds);
         if (median < 0)
             printf("  %-26s %10s\n", peers[p]->name, "-");
         else
-            printf("  %-26s %10.2f %10.2f %10.2f   %.2f\n", peers[p]->name, median, ns[p][0], ns[p][rounds - 1],
-                   bench_median(ratio[p], rounds));
+            printf("  %-26s %10.2f %10.2f %10.2f %10.2f %10.2f\n", peers[p]->name, median, ns[p][0], ns[p][rounds - 1],
+                   bench_median(ratio[p], rounds), bench_median(ours[p], rounds));
     }
     fflush(stdout);
 }

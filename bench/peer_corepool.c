@@ -1,5 +1,6 @@
-/* bench/peer_corepool.c: corepool through its shared library, on either shelf. */
+/* bench/peer_corepool.c: corepool through its shared library, on either shelf, and in the caller's own code. */
 #include <corepool.h>
+#include <corepool/inline.h>
 
 #include "bench.h"
 #include "peers.h"
@@ -46,6 +47,12 @@ static bool open_rseq(unsigned count, unsigned threads, const char **why)
     return open_on(COREPOOL_SHELF_RSEQ, count, why);
 }
 
+static bool open_inline(unsigned count, unsigned threads, const char **why)
+{
+    *why = "the library has another layout";
+    return corepool_inline_is_fast() && open_rseq(count, threads, why);
+}
+
 static bool open_portable(unsigned count, unsigned threads, const char **why)
 {
     (void)threads;
@@ -59,6 +66,16 @@ static void run(uint64_t pairs)
         BENCH_REQUIRE(corepool_checkout(pool, NULL, &lease) == COREPOOL_OK, "checkout: %s", corepool_error_detail());
         ((struct peer_resource *)lease.resource)->touched++;
         BENCH_REQUIRE(corepool_checkin(&lease) == COREPOOL_OK, "checkin: %s", corepool_error_detail());
+    }
+}
+
+static void run_inline(uint64_t pairs)
+{
+    corepool_lease_t lease;
+    while (pairs--) {
+        BENCH_REQUIRE(corepool_inline_checkout(pool, NULL, &lease) == COREPOOL_OK, "checkout: %s", corepool_error_detail());
+        ((struct peer_resource *)lease.resource)->touched++;
+        BENCH_REQUIRE(corepool_inline_checkin(&lease) == COREPOOL_OK, "checkin: %s", corepool_error_detail());
     }
 }
 
@@ -79,6 +96,9 @@ static uint64_t close_peer(void)
 const struct peer peer_corepool_rseq = {.name = "corepool, rseq shelf", .open = open_rseq,
                                         .enter = peer_no_thread, .leave = peer_no_thread, .run = run,
                                         .close = close_peer};
+const struct peer peer_corepool_inline = {.name = "corepool, rseq, inline", .open = open_inline,
+                                          .enter = peer_no_thread, .leave = peer_no_thread, .run = run_inline,
+                                          .close = close_peer};
 const struct peer peer_corepool_portable = {.name = "corepool, portable shelf", .open = open_portable,
                                             .enter = peer_no_thread, .leave = peer_no_thread, .run = run,
                                             .close = close_peer};

@@ -9,7 +9,7 @@
 /* Of the pair benchmark. */
 #define PEER_RESOURCES 16
 
-extern const struct peer peer_mutex, peer_local, peer_corepool_rseq, peer_corepool_portable;
+extern const struct peer peer_mutex, peer_local, peer_corepool_rseq, peer_corepool_inline, peer_corepool_portable;
 #ifdef BENCH_DPDK
 extern const struct peer peer_dpdk;
 #endif
