@@ -3,10 +3,10 @@
  *
  * A hold is work on the CPU, so whatever a pool spends on handing over, switching threads or letting a CPU lie idle is
  * missing from the useful share: the CPU time within holds, of all CPU time there was. Every CPU has as many of the
- * threads as of the resources; pinned, threads stay there; free, the kernel moves them about. Next to corepool: the least
- * that is fair (a bare hand-off), and two that let who comes by go first. Every round runs each of them once; shares are
- * medians over the rounds, waits are those of all rounds together (to 3 %).
- * Usage: waiting [ROUNDS [MILLISECONDS of each run [THREADS]]]. */
+ * threads as of the resources; pinned, threads stay there; free, the kernel moves them about. Next to corepool, without
+ * and with barging: the least that is fair (a bare hand-off), and two that let who comes by go first. Every round runs each
+ * of them once; shares are medians over the rounds, waits are those of all rounds together (to 3 %).
+ * Usage: waiting [ROUNDS [MILLISECONDS of each run [THREADS [BARGING_US]]]]. */
 #include "waiting.h"
 
 #include <pthread.h>
@@ -19,9 +19,11 @@
 #define MAX_THREADS 4096
 
 struct resource resources[WAITING_RESOURCES_MAX];
+unsigned waiting_barging_us;
 
 static const struct contender *const contenders[] = {
     &waiting_corepool,
+    &waiting_barging,
     &waiting_handoff,
     &waiting_condvar,
 #ifdef BENCH_APR
@@ -228,7 +230,7 @@ static void print_waits(const struct waits *waits)
         printf(" %11.1f %11.1f %11.3g\n", last, (double)waits->most / 1e3, last / middle);
 }
 
-static const struct outcome *find(const struct outcome *outcomes, const struct contender *one)
+static struct outcome *find(struct outcome *outcomes, const struct contender *one)
 {
     for (unsigned i = 0; i < CONTENDERS; i++)
         if (contenders[i] == one)
@@ -236,12 +238,23 @@ static const struct outcome *find(const struct outcome *outcomes, const struct c
     return NULL;
 }
 
-/* Of corepool's last waits to another's. */
-static void print_last(const struct outcome *outcomes, const struct contender *other)
+/* Of the last waits. */
+static void print_last(struct outcome *outcomes, const struct contender *one, const struct contender *other)
 {
-    const struct waits *ours = &find(outcomes, &waiting_corepool)->waits, *theirs = &find(outcomes, other)->waits;
+    const struct waits *ours = &find(outcomes, one)->waits, *theirs = &find(outcomes, other)->waits;
     if (ours->count >= 10000 && theirs->count >= 10000)
         printf("; p99.99 to that of %s: %.3f", other->name, quantile(ours, 10000) / quantile(theirs, 10000));
+}
+
+static void print_ratios(struct outcome *outcomes, const struct contender *one, unsigned rounds)
+{
+    double *ratio = find(outcomes, one)->to_handoff, median = bench_median(ratio, rounds);
+    printf("  %s: useful share to the hand-off's: %.3f (%.3f to %.3f)", one->name, median, ratio[0], ratio[rounds - 1]);
+    print_last(outcomes, one, &waiting_condvar);
+#ifdef BENCH_APR
+    print_last(outcomes, one, &waiting_apr);
+#endif
+    printf("\n");
 }
 
 static void print(const struct load *load, struct outcome *outcomes, unsigned rounds)
@@ -256,14 +269,8 @@ static void print(const struct load *load, struct outcome *outcomes, unsigned ro
                outcomes[i].share[rounds - 1], outcomes[i].holds / rounds);
         print_waits(&outcomes[i].waits);
     }
-    double *ratio = outcomes[0].to_handoff;
-    double median = bench_median(ratio, rounds);
-    printf("  corepool's useful share to the hand-off's: %.3f (%.3f to %.3f)", median, ratio[0], ratio[rounds - 1]);
-    print_last(outcomes, &waiting_condvar);
-#ifdef BENCH_APR
-    print_last(outcomes, &waiting_apr);
-#endif
-    printf("\n");
+    print_ratios(outcomes, &waiting_corepool, rounds);
+    print_ratios(outcomes, &waiting_barging, rounds);
     fflush(stdout);
 }
 
@@ -285,7 +292,8 @@ static void compare(const struct load *load, unsigned rounds, unsigned ms, unsig
 
 int main(int argc, char **argv)
 {
-    static const char usage[] = "waiting [ROUNDS (1 to 101) [MILLISECONDS (10 to 60000) [THREADS (1 to 4096)]]]";
+    static const char usage[] = "waiting [ROUNDS (1 to 101) [MILLISECONDS (10 to 60000) [THREADS (1 to 4096) "
+                                "[BARGING_US (1 to 1000000)]]]]";
     static const struct load loads[] = {
         {true, 8, 20}, {true, 8, 200}, {true, 1, 20}, {true, 1, 200},
         {false, 8, 20}, {false, 8, 200}, {false, 1, 20}, {false, 1, 200},
@@ -293,12 +301,14 @@ int main(int argc, char **argv)
     unsigned rounds = (unsigned)bench_argument(argc, argv, 1, 5, 1, MAX_ROUNDS, usage);
     unsigned ms = (unsigned)bench_argument(argc, argv, 2, 500, 10, 60000, usage);
     unsigned threads = (unsigned)bench_argument(argc, argv, 3, 64, 1, MAX_THREADS, usage);
-    BENCH_REQUIRE(argc <= 4, "too many arguments; usage: %s", usage);
+    waiting_barging_us = (unsigned)bench_argument(argc, argv, 4, 200, 1, 1000000, usage);
+    BENCH_REQUIRE(argc <= 5, "too many arguments; usage: %s", usage);
     BENCH_REQUIRE(bench_usable_cpus() <= WAITING_CPUS_MAX, "for at most %d CPUs", WAITING_CPUS_MAX);
     clients = calloc(threads, sizeof *clients);
     BENCH_REQUIRE(clients, "no memory for %u threads", threads);
     calibrate();
-    printf("%u threads, %u CPUs; %u rounds of %u ms\n", threads, bench_usable_cpus(), rounds, ms);
+    printf("%u threads, %u CPUs, turns of %u µs with barging; %u rounds of %u ms\n", threads, bench_usable_cpus(),
+           waiting_barging_us, rounds, ms);
 #ifndef BENCH_APR
     printf("without apr_reslist: its library was not there when this was built\n");
 #endif

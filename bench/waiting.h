@@ -19,6 +19,9 @@ struct resource {
 /* Those of this run: `per_cpu` of each of `cpus`, each made free for the pool to hand out, once. */
 extern struct resource resources[WAITING_RESOURCES_MAX];
 
+/* How long a turn may last, for corepool with barging. */
+extern unsigned waiting_barging_us;
+
 struct contender {
     const char *name;
     void (*open)(unsigned cpus, unsigned per_cpu);
@@ -28,7 +31,7 @@ struct contender {
     void (*close)(uint64_t uses);
 };
 
-extern const struct contender waiting_corepool, waiting_handoff, waiting_condvar;
+extern const struct contender waiting_corepool, waiting_barging, waiting_handoff, waiting_condvar;
 #ifdef BENCH_APR
 extern const struct contender waiting_apr;
 #endif

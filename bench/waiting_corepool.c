@@ -1,4 +1,5 @@
-/* bench/waiting_corepool.c: corepool through its shared library. */
+/* bench/waiting_corepool.c: corepool through its shared library: first come, first served; and with barging, where a thread that
+ * has waited for its turn may go on for a while with the worker that it gives back. */
 #include <corepool.h>
 
 #include "bench.h"
@@ -18,17 +19,28 @@ static int init(corepool_worker_t *worker, void *pool_state, void **resource)
     return COREPOOL_OK;
 }
 
-static void open_pool(unsigned cpus, unsigned per_cpu)
+static void open_with(const corepool_pool_options_t *options, unsigned cpus, unsigned per_cpu)
 {
     static const corepool_class_t cls = {.name = "resource", .init = init};
     corepool_stats_t stats;
     opened = 0;
     BENCH_REQUIRE(corepool_runtime_start(NULL, &runtime) == COREPOOL_OK &&
-                      corepool_pool_open(runtime, &cls, NULL, cpus * per_cpu, NULL, &pool) == COREPOOL_OK,
+                      corepool_pool_open(runtime, &cls, NULL, cpus * per_cpu, options, &pool) == COREPOOL_OK,
                   "%s", corepool_error_detail());
     do
         BENCH_REQUIRE(corepool_pool_stats(pool, &stats) == COREPOOL_OK, "stats: %s", corepool_error_detail());
     while (stats.idle < stats.quota);
+}
+
+static void open_fair(unsigned cpus, unsigned per_cpu)
+{
+    open_with(NULL, cpus, per_cpu);
+}
+
+static void open_barging(unsigned cpus, unsigned per_cpu)
+{
+    const corepool_pool_options_t options = {.barging_us = waiting_barging_us};
+    open_with(&options, cpus, per_cpu);
 }
 
 static struct resource *take(void)
@@ -56,4 +68,5 @@ static void close_pool(uint64_t uses)
                   "%s", corepool_error_detail());
 }
 
-const struct contender waiting_corepool = {"corepool", open_pool, take, give, close_pool};
+const struct contender waiting_corepool = {"corepool", open_fair, take, give, close_pool};
+const struct contender waiting_barging = {"corepool, barging", open_barging, take, give, close_pool};
