@@ -60,7 +60,8 @@ static void add_peers(FILE *out, struct options *options, struct contender made[
     }
 }
 
-/* The ratio of each to the first of its round; NaN never: a run without a pair has none. */
+/* The ratio of each run to the first of its round, which is never a peer and so never missing; 0 where that had
+ * no pair. */
 static void relate(const struct matrix *matrix, unsigned round)
 {
     const struct cell *first = &matrix->cells[0];
@@ -78,7 +79,7 @@ static void show_progress(const struct options *options, unsigned round, const s
         fprintf(stderr, "\033[2K\rround %u of %u: %.60s", round + 1, options->rounds, cell->title);
 }
 
-/* False: a signal ended it; rounds that were whole count. */
+/* False: a signal ended it; runs that were whole count. */
 static bool run_round(const struct options *options, struct matrix *matrix, unsigned round)
 {
     for (unsigned i = 0; i < matrix->count; i++) {
@@ -88,15 +89,16 @@ static bool run_round(const struct options *options, struct matrix *matrix, unsi
         if (!measure_cell(options, &matrix->cells[i]))
             return false;
     }
-    relate(matrix, round);
     return true;
 }
 
 static bool run_rounds(const struct options *options, struct matrix *matrix)
 {
     bool on = true;
-    for (unsigned round = 0; on && round < options->rounds; round++)
+    for (unsigned round = 0; on && round < options->rounds; round++) {
         on = run_round(options, matrix, round);
+        relate(matrix, round);
+    }
     if (isatty(STDERR_FILENO))
         fputs("\033[2K\r", stderr);
     return on;

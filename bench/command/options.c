@@ -392,7 +392,7 @@ void options_parse(struct options *options, int argc, char **argv)
                "resources' of "
                "touches must agree, all workers be back and the laws hold; else there is no figure, and the "
                "exit code is 1. 2 is "
-               "a usage error. Ctrl-C ends it with the rounds so far.",
+               "a usage error. Ctrl-C ends it with the runs so far.",
     };
     struct parsing parsing = {.options = options};
     *options = (struct options){

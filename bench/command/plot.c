@@ -18,6 +18,9 @@ extern char **environ;
 #define SCRIPT "bench.gp"
 /* Lines that can be told apart; beyond, colours say how much. */
 #define LINES_MAX 16u
+/* In pixels. */
+#define PLOT_HEIGHT 500u
+#define KEY_HEIGHT 20u
 
 /* ---- gnuplot ---- */
 
@@ -63,14 +66,16 @@ void plot_prepare(const char *directory)
 
 /* ---- script ---- */
 
-/* One plot, as SVG and as PNG: `commands` draws it. */
-static void begin_plot(FILE *script, const char *name)
+/* One plot, as SVG and as PNG, with room below for a key of so many lines. What follows draws it. */
+static void begin_plot(FILE *script, const char *name, unsigned lines)
 {
-    fprintf(
-        script,
-        "\ndo for [kind in \"svg png\"] {\n  if (kind eq \"svg\") { set terminal svg size 1000,600 background "
-        "\"white\" } else { set terminal pngcairo size 1000,600 }\n  set output \"%s.\".kind\n",
-        name);
+    unsigned height = PLOT_HEIGHT + lines * KEY_HEIGHT;
+    fprintf(script,
+            "\ndo for [kind in \"svg png\"] {\n"
+            "  if (kind eq \"svg\") { set terminal svg size 1000,%u background \"white\" }"
+            " else { set terminal pngcairo size 1000,%u }\n"
+            "  set output \"%s.\".kind\n",
+            height, height, name);
 }
 
 static void end_plot(FILE *script)
@@ -132,7 +137,7 @@ static void plot_throughput(FILE *script, const struct matrix *matrix)
     for (unsigned i = 0; i < matrix->count; i++)
         if (begins_line(matrix, i))
             write_line(script, matrix, i);
-    begin_plot(script, "throughput");
+    begin_plot(script, "throughput", matrix->count);
     fputs("  set xlabel \"callers\"\n  set ylabel \"pairs/s: median, lowest and highest round\"\n  set yrange "
           "[0:*]\n"
           "  set key outside bottom center\n  set grid\n",
@@ -175,7 +180,7 @@ static void plot_waits(FILE *script, const struct matrix *matrix)
         }
     if (!any)
         return;
-    begin_plot(script, "wait");
+    begin_plot(script, "wait", matrix->count);
     fputs("  set xlabel \"percentile\"\n  set ylabel \"wait, us\"\n  set logscale xy\n  set xrange [1:20000]\n"
           "  set xtics (\"0\" 1, \"50\" 2, \"90\" 10, \"99\" 100, \"99.9\" 1000, \"99.99\" 10000)\n"
           "  set key outside bottom center\n  set grid\n",
@@ -250,7 +255,7 @@ static void plot_balance(FILE *script, const struct matrix *matrix)
         const struct run *run = &cell->runs[cell->done - 1];
         write_history(script, run, i);
         (void)snprintf(name, sizeof name, "balance-%02u", i + 1);
-        begin_plot(script, name);
+        begin_plot(script, name, 0);
         fprintf(script, "  set title \"%s\"\n  set xlabel \"seconds\"\n  set xrange [0:*]\n", cell->title);
         plot_shards(script, run, i);
         end_plot(script);
