@@ -37,8 +37,9 @@ typedef struct corepool_checkout_options {
  * COREPOOL_ECLOSED (also while the pool is drained, see corepool/operate.h), COREPOOL_EOVERLOAD (more than max_waiting would
  * wait; the detail says how many do), COREPOOL_ESHED, COREPOOL_EINVAL, COREPOOL_ENOMEM, COREPOOL_EFORKED; COREPOOL_EDEADLK on a shard's thread,
  * which would wait for itself: use corepool_checkout_async there. */
-COREPOOL_PUBLIC int corepool_checkout(corepool_pool_t pool, const corepool_checkout_options_t *options,
-                                      corepool_lease_t *lease);
+COREPOOL_PUBLIC COREPOOL_CALLED_OFTEN int corepool_checkout(corepool_pool_t pool,
+                                                            const corepool_checkout_options_t *options,
+                                                            corepool_lease_t *lease);
 
 /* The same without waiting: COREPOOL_EEMPTY when none is idle on the caller's shard, or on the one that the policy chose
  * (nothing is opened for it), or when that shelf is out of the caller's reach: on a CPU that no shard stands for, or with a handle for
@@ -79,7 +80,7 @@ COREPOOL_PUBLIC int corepool_adopt(const corepool_lease_t *lease);
 
 /* Ends the lease; the worker is idle again, or goes to the request that waits longest. Zeroes *lease. Never blocks.
  * COREPOOL_OK; COREPOOL_ESTALE (ended before, reclaimed, or zero); COREPOOL_EINVAL (NULL). */
-COREPOOL_PUBLIC int corepool_checkin(corepool_lease_t *lease);
+COREPOOL_PUBLIC COREPOOL_CALLED_OFTEN int corepool_checkin(corepool_lease_t *lease);
 
 /* Ends the lease and has the worker terminated and replaced: corepool_checkin_remove with reason REMOVED, when the
  * work is done but the worker is not to be used again; corepool_checkin_fail with reason FAILED, when the work
