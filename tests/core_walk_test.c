@@ -136,6 +136,13 @@ static bool step(struct walk *walk)
     case CP_DO_PING:
     case CP_DO_INFO:
     case CP_DO_PUT_BACK: cr_assert_fail("no time is set"); break;
+    case CP_DO_MEET:
+    case CP_DO_ASK:
+    case CP_DO_WITHDRAW:
+    case CP_DO_BRING:
+    case CP_DO_MOVE:
+    case CP_DO_ANSWER:
+    case CP_DO_ADOPT: cr_assert_fail("there is no other slice"); break;
     case CP_DO_FINISH:
         cr_assert_not(walk->finished);
         cr_assert_lt(pick_request(walk, NOTICE_DUE), 0, "finished before a notice that is on its way");

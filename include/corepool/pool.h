@@ -183,6 +183,10 @@ typedef struct corepool_stats {
     uint64_t opens, open_failures, terminated;
     uint64_t removed[COREPOOL_REASON_USER + 1]; /* of `terminated`, by corepool_reason_t; the program's own in the last */
     uint64_t reclaimed;  /* leases taken back from threads that had ended */
+    uint64_t stolen;     /* workers, and places without one, that came from other shards … */
+    uint64_t given;      /* … and went there */
+    uint64_t asks;       /* requests for them that were sent to other shards */
+    uint64_t moving;     /* of the whole pool: on their way, so that quota + moving is its size; 0 for one shard */
     uint64_t overdue;    /* leases reported as such, see lease_report_ms */
     uint64_t slices;     /* there are at this moment; and those of them on the portable shelf: always, or because their shard is */
     uint64_t portable;   /* away from its CPU */

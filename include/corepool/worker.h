@@ -35,7 +35,8 @@ typedef struct corepool_worker corepool_worker_t;
     X(TIMEOUT, "leased for too long")                                     \
     X(FLUSHED, "the pool was flushed")                                    \
     X(RESIZED, "the pool became smaller")                                 \
-    X(DETACHED, "taken out of the pool by a client")
+    X(DETACHED, "taken out of the pool by a client")                      \
+    X(MOVED, "its place was wanted on another shard")
 typedef enum corepool_reason {
 #define COREPOOL_REASON_ENUM(name, text) COREPOOL_REASON_##name,
     COREPOOL_REASON_TABLE(COREPOOL_REASON_ENUM)
@@ -57,6 +58,12 @@ COREPOOL_PUBLIC const char *corepool_reason_text(corepool_reason_t reason);
 /* init and terminate run on libuv's thread pool instead of the shard, so they may block. The worker
  * functions below marked *shard* must not be called from there. */
 #define COREPOOL_CLASS_BLOCKING 0x1u
+
+/* Workers are bound to no shard: an idle one may be handed to another shard's slice for good, where its callbacks then run, with
+ * that slice's pool state and another corepool_worker_t. So the class keeps neither, nor handles of the shard's loop; what
+ * corepool_worker_watch watches is watched there. Without this only the places of workers move: one that has long been idle
+ * may be terminated (reason MOVED) for its place. */
+#define COREPOOL_CLASS_MOVABLE 0x2u
 
 /* When the cancelled callback's request ended. */
 typedef enum corepool_cancelled {

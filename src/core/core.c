@@ -9,29 +9,12 @@
 
 #include "base/assert.h"
 #include "base/clock.h"
+#include "core/count.h"
 
 /* Doubling stops here; 2^20 times any back-off is beyond every limit. */
 #define BACKOFF_DOUBLINGS 20
 
-/* One writer, readers at any time. Release: pairs with the acquiring loads of cp_core_snapshot; else no order is needed. */
-#define ADD(counter, n) \
-    atomic_store_explicit(&(counter), atomic_load_explicit(&(counter), memory_order_relaxed) + (n), memory_order_release)
-#define GET(counter) atomic_load_explicit(&(counter), memory_order_relaxed)
-#define SEE(counter) atomic_load_explicit(&(counter), memory_order_acquire)
-
 /* --- counts as of one moment --------------------------------------------------------------------------------------- */
-
-/* Around every change of more than one of the counts that L1 adds up. A reader that saw one of the stores between sees by
- * it (release, acquire) that `changes` was odd. */
-static void begin_change(struct cp_core *core)
-{
-    ADD(core->changes, 1);
-}
-
-static void end_change(struct cp_core *core)
-{
-    ADD(core->changes, 1);
-}
 
 bool cp_core_snapshot(const struct cp_core *core, struct cp_core_counts *counts)
 {
@@ -43,7 +26,9 @@ bool cp_core_snapshot(const struct cp_core *core, struct cp_core_counts *counts)
                                       .closing = SEE(core->closing),
                                       .opens = SEE(core->opens),
                                       .open_failures = SEE(core->open_failures),
-                                      .terminated = SEE(core->terminated)};
+                                      .terminated = SEE(core->terminated),
+                                      .stolen = SEE(core->stolen),
+                                      .given = SEE(core->given)};
     return before % 2 == 0 && GET(core->changes) == before;
 }
 
@@ -58,6 +43,7 @@ void cp_core_init(struct cp_core *core, const struct cp_core_options *options, c
     cp_list_init(&core->spare_slots);
     cp_list_init(&core->requests);
     cp_look_init(core);
+    cp_steal_init(core);
     cp_shed_init(&core->shed, options->shed_target_ns, options->shed_interval_ns);
     core->target = options->quota;
     ADD(core->quota, options->quota);
@@ -132,12 +118,7 @@ void cp_core_idle(struct cp_core *core, cp_slot *slot)
     core->idle++;
 }
 
-static cp_slot *first_slot(struct cp_list *list)
-{
-    return cp_container(list->next, cp_slot, link);
-}
-
-static cp_slot *oldest_idle(const struct cp_core *core)
+cp_slot *cp_core_oldest_idle(const struct cp_core *core)
 {
     return cp_container(core->idle_slots.prev, cp_slot, link);
 }
@@ -156,7 +137,7 @@ void cp_core_idle_again(struct cp_core *core, cp_slot *slot)
 
 cp_slot *cp_core_take_oldest_idle(struct cp_core *core)
 {
-    cp_slot *slot = oldest_idle(core);
+    cp_slot *slot = cp_core_oldest_idle(core);
     remove_idle(core, slot);
     return slot;
 }
@@ -381,7 +362,7 @@ static uint32_t wanted(const struct cp_core *core)
     return want < room ? want : room;
 }
 
-static void terminate_next(struct cp_core *core, struct cp_action *action)
+void cp_core_terminate_next(struct cp_core *core, struct cp_action *action)
 {
     cp_slot *slot = first_slot(&core->doomed_slots);
     cp_list_unlink(&slot->link);
@@ -408,7 +389,7 @@ static void grant_next(struct cp_core *core, struct cp_action *action)
     struct cp_request *request = first_request(core);
     dequeue(core, request);
     *action = (struct cp_action){.what = CP_DO_GRANT, .request = request};
-    action->slot = core->options.fifo ? oldest_idle(core) : newest_idle(core);
+    action->slot = core->options.fifo ? cp_core_oldest_idle(core) : newest_idle(core);
     remove_idle(core, action->slot);
 }
 
@@ -421,6 +402,7 @@ static void serve_next(struct cp_core *core, int64_t now_ns, struct cp_action *a
         refuse(core, request, CP_SHED, action);
     else
         grant_next(core, action);
+    cp_steal_turn(core);
 }
 
 /* Those that came after the drain began stand behind those that it is to serve. */
@@ -460,8 +442,8 @@ static void shelve_next(struct cp_core *core, struct cp_action *action)
 static bool next_while_closed(struct cp_core *core, struct cp_action *action)
 {
     if (core->doomed)
-        return terminate_next(core, action), true;
-    if (!core->done && !core->owed && GET(core->vacant) == GET(core->quota)) {
+        return cp_core_terminate_next(core, action), true;
+    if (!core->done && !core->owed && cp_steal_is_home(core) && GET(core->vacant) == GET(core->quota)) {
         core->done = true;
         *action = (struct cp_action){.what = CP_DO_FINISH};
         return true;
@@ -513,24 +495,31 @@ static bool may_refresh(const struct cp_core *core)
     return core->refreshing && GET(core->opening) + GET(core->closing) == 0 && stock(core) <= GET(core->live);
 }
 
-static bool is_shelving(const struct cp_core *core)
+bool cp_core_brings_oldest(const struct cp_core *core)
 {
-    return core->idle && cp_list_is_empty(&core->requests) && !cp_core_holds(core) && !core->options.managed;
+    return cp_core_holds(core) || cp_list_is_empty(&core->requests);
+}
+
+static bool is_shelving(const struct cp_core *core, int64_t now_ns)
+{
+    return core->idle && cp_list_is_empty(&core->requests) && !cp_core_holds(core) && !core->options.managed &&
+           !cp_steal_listens(core, now_ns);
 }
 
 static void next_anywhere(struct cp_core *core, int64_t now_ns, struct cp_action *action)
 {
     bool requests = !cp_list_is_empty(&core->requests), holds = cp_core_holds(core);
+    bool asked = cp_steal_listens(core, now_ns);
     if (has_late(core)) {
         refuse(core, last_request(core), CP_DRAINING, action);
     } else if (requests && core->idle && !core->paused) {
         serve_next(core, now_ns, action);
-    } else if ((requests || holds) && !core->listening) {
+    } else if ((requests || holds || (asked && !core->idle)) && !core->listening) {
         core->listening = true;
         action->what = CP_DO_LISTEN;
     } else if (is_overloaded(core)) {
         refuse(core, last_request(core), CP_OVERLOADED, action);
-    } else if (!requests && !holds && core->listening && !core->options.managed) {
+    } else if (!requests && !holds && !asked && core->listening && !core->options.managed) {
         core->listening = false;
         action->what = CP_DO_UNLISTEN;
     }
@@ -540,12 +529,14 @@ static void next_on_thread(struct cp_core *core, int64_t now_ns, struct cp_actio
 {
     if (cp_look_is_due(core, now_ns)) {
         action->what = CP_DO_LOOK;
-    } else if (is_shelving(core)) {
+    } else if (is_shelving(core, now_ns)) {
         shelve_next(core, action);
     } else if (may_refresh(core)) {
         action->what = CP_DO_REFRESH;
     } else if (wanted(core) && now_ns >= core->open_not_before) {
         open_next(core, action);
+    } else {
+        cp_steal_next_ask(core, now_ns, action);
     }
 }
 
@@ -556,13 +547,16 @@ static void settle(struct cp_core *core)
         cp_shed_empty(&core->shed);
     put_by(core);
     while (core->idle && is_too_large(core)) /* before who waits: else a busy slice would never become smaller */
-        cp_core_doom_idle(core, oldest_idle(core), COREPOOL_REASON_RESIZED);
+        cp_core_doom_idle(core, cp_core_oldest_idle(core), COREPOOL_REASON_RESIZED);
 }
 
 void cp_core_next(struct cp_core *core, int64_t now_ns, struct cp_action *action)
 {
     *action = (struct cp_action){.what = CP_DO_NOTHING};
     if (cp_visit_next(core, now_ns, action))
+        return;
+    cp_steal_update(core, now_ns);
+    if (cp_steal_next_first(core, action))
         return;
     if (core->closed) {
         if (!refuse_while_closed(core, action))
@@ -571,8 +565,8 @@ void cp_core_next(struct cp_core *core, int64_t now_ns, struct cp_action *action
     }
     settle(core);
     if (core->doomed)
-        terminate_next(core, action);
-    else
+        cp_core_terminate_next(core, action);
+    else if (!cp_steal_next_give(core, now_ns, action))
         next_anywhere(core, now_ns, action);
     if (action->what == CP_DO_NOTHING)
         next_on_thread(core, now_ns, action);
@@ -582,18 +576,19 @@ void cp_core_next(struct cp_core *core, int64_t now_ns, struct cp_action *action
 static bool wants_thread(const struct cp_core *core, int64_t now_ns)
 {
     return core->doomed || core->closed || core->look.stage != CP_VISIT_NONE || cp_look_is_due(core, now_ns) ||
-           may_refresh(core) || (wanted(core) && now_ns >= core->open_not_before);
+           may_refresh(core) || (wanted(core) && now_ns >= core->open_not_before) || cp_steal_wants_thread(core, now_ns);
 }
 
 void cp_core_next_anywhere(struct cp_core *core, int64_t now_ns, struct cp_action *action, bool *left)
 {
     *action = (struct cp_action){.what = CP_DO_NOTHING};
+    cp_steal_update(core, now_ns);
     if (core->closed) {
         refuse_while_closed(core, action);
     } else {
         settle(core);
         next_anywhere(core, now_ns, action);
-        if (action->what == CP_DO_NOTHING && is_shelving(core))
+        if (action->what == CP_DO_NOTHING && is_shelving(core, now_ns))
             shelve_next(core, action);
     }
     if (action->what == CP_DO_NOTHING && wants_thread(core, now_ns))
@@ -603,8 +598,9 @@ void cp_core_next_anywhere(struct cp_core *core, int64_t now_ns, struct cp_actio
 int64_t cp_core_wake_at(const struct cp_core *core, int64_t now_ns)
 {
     int64_t open_at = wanted(core) && core->open_not_before > now_ns ? core->open_not_before : CP_NEVER;
-    int64_t look_at = core->closed ? CP_NEVER : cp_look_due_at(core);
-    return open_at < look_at ? open_at : look_at;
+    int64_t look_at = core->closed ? CP_NEVER : cp_look_due_at(core), steal_at = cp_steal_wake_at(core, now_ns);
+    open_at = open_at < look_at ? open_at : look_at;
+    return open_at < steal_at ? open_at : steal_at;
 }
 
 static uint32_t length(const struct cp_list *list)
@@ -633,5 +629,5 @@ const char *cp_core_check(const struct cp_core *core)
         return "L5: the queue does not match its count";
     if (core->idle && GET(core->waiting) && !core->closed && !core->paused)
         return "L3: a request waits beside an idle worker";
-    return NULL;
+    return cp_steal_check(core);
 }

@@ -8,7 +8,8 @@
  * L1, conservation:  vacant + opening + live + closing == quota,
  *                    live == idle here + doomed here + held by a visit + out (shelved, leased, on the returned list)
  * Slots reach the core at init, or by cp_core_add, and never leave it; `out` slots are not in any of its lists. A core
- * that is to become smaller puts vacant slots by (`spare`, outside of the quota), until the quota is its target. */
+ * that is to become smaller puts vacant slots by (`spare`, outside of the quota), until the quota is its target. What goes
+ * to other slices of the pool, and comes from them: core/steal.h. */
 #ifndef CP_CORE_CORE_H
 #define CP_CORE_CORE_H
 
@@ -16,12 +17,16 @@
 #include "core/look.h"
 #include "core/request.h"
 #include "core/shed.h"
+#include "core/steal.h"
 
 struct cp_core_options {
     uint32_t quota;
     bool lazy;           /* open only what requests want, and `warm` */
     uint32_t warm;       /* so many stay open, whatever else */
     bool managed;        /* never shelve */
+    bool steals;         /* ask other slices when it starves */
+    uint32_t most;       /* no slice's quota is ever above: the pool's size, also after a resize */
+    bool movable;        /* its workers may go to other slices; else places only */
     bool fifo;           /* grant the worker that was idle longest */
     uint32_t max_opening;
     int64_t backoff_min_ns, backoff_max_ns;
@@ -33,14 +38,16 @@ struct cp_core_options {
 
 struct cp_core {
     struct cp_core_options options;
-    /* Counts: written by the manager, read by statistics at any time: the first two lines by cp_core_snapshot. */
+    /* Counts: written by the manager, read by statistics at any time: the first three lines by cp_core_snapshot. */
     _Atomic uint32_t quota;
     _Atomic uint32_t vacant, opening, live, closing;
     _Atomic uint64_t opens, open_failures, terminated;
+    _Atomic uint64_t stolen, given; /* workers and places that came from other slices, and went there */
     _Atomic uint32_t changes; /* odd while the manager is changing the lines above */
     _Atomic uint32_t waiting;
     _Atomic uint64_t grants, timeouts, cancels;
     _Atomic uint64_t sheds; /* refused as overloaded or shed */
+    _Atomic uint64_t asks, withdrawals; /* wants sent to other slices, and of those, called back */
     _Atomic(struct cp_histogram *) waits; /* the owner's, set before the first grant; NULL: nobody counts them */
     /* The manager's. */
     struct cp_list vacant_slots, idle_slots, doomed_slots, spare_slots;
@@ -63,12 +70,14 @@ struct cp_core {
     int64_t open_not_before;
     uint64_t random;
     struct cp_look look;
+    struct cp_steal steal;
 };
 
 /* What the counts are at one moment: L1 holds of them whenever it is taken. */
 struct cp_core_counts {
     uint64_t quota, vacant, opening, live, closing;
     uint64_t opens, open_failures, terminated;
+    uint64_t stolen, given;
 };
 
 enum cp_do {
@@ -86,6 +95,13 @@ enum cp_do {
     CP_DO_PING,      /* slot's worker by its class's callback: cp_visit_answered */
     CP_DO_INFO,      /* the same */
     CP_DO_PUT_BACK,  /* slot onto the shelf as its oldest; if that is not possible: cp_core_idle_again */
+    CP_DO_MEET,      /* make the slice's wants: cp_steal_meet; no memory: cp_steal_rest */
+    CP_DO_ASK,       /* make room for cp_steal_room slots; if cp_steal_lend says so, send the want: cp_steal_asked there */
+    CP_DO_WITHDRAW,  /* nudge the want's neighbour: cp_steal_nudged there */
+    CP_DO_BRING,     /* the oldest off the shelf: cp_steal_brought; a doomed one is cp_core_doom and the next */
+    CP_DO_MOVE,      /* slot's worker into the want's last entry; the slot is put by */
+    CP_DO_ANSWER,    /* send the want back: cp_steal_answered there */
+    CP_DO_ADOPT,     /* give what the want brings slots, by cp_steal_adopt and cp_steal_adopt_place; then cp_steal_home */
     CP_DO_FINISH,    /* closed and every slot is vacant; returned once */
 };
 
@@ -93,6 +109,7 @@ struct cp_action {
     enum cp_do what;
     cp_slot *slot;
     struct cp_request *request;
+    struct cp_want *want;
     uint8_t reason; /* corepool_reason_t */
     enum cp_outcome outcome;
 };
@@ -165,9 +182,15 @@ void cp_core_rest(struct cp_core *core, int64_t until_ns);
 /* No more requests; everything that is idle now or later is terminated for `reason`. Idempotent. */
 void cp_core_close(struct cp_core *core, uint8_t reason);
 
-/* For core/look.c: an idle worker's place need not be filled again before a request wants it; the idle slot in the
- * manager's hands that is so for longest (there is one), and back to where it was; the next random number. */
+/* CP_DO_LISTEN is to bring the oldest on the shelf, not the one that is to be granted. */
+bool cp_core_brings_oldest(const struct cp_core *core);
+
+/* For core/look.c and core/steal.c: an idle worker's place need not be filled again before a request wants it; the idle slot
+ * in the manager's hands that is so for longest (there is one), looked at or taken, and back to where it was; the end of the
+ * first that is doomed (there is one); the next random number. */
 void cp_core_stock_less(struct cp_core *core);
+cp_slot *cp_core_oldest_idle(const struct cp_core *core);
+void cp_core_terminate_next(struct cp_core *core, struct cp_action *action);
 cp_slot *cp_core_take_oldest_idle(struct cp_core *core);
 void cp_core_idle_again(struct cp_core *core, cp_slot *slot);
 uint64_t cp_core_draw(struct cp_core *core);

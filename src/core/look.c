@@ -99,6 +99,27 @@ static void mark_for_validation(cp_slot *slot)
     atomic_store_explicit(&slot->validate, cp_slot_validation(cp_stamp_next_lease(slot->seen)), memory_order_relaxed);
 }
 
+int64_t cp_look_idle_since(const cp_slot *slot, int64_t now_ns)
+{
+    return slot->seen == use_of(slot) ? slot->seen_at : now_ns;
+}
+
+bool cp_look_validates(const cp_slot *slot)
+{
+    uint32_t next = cp_slot_validation(cp_stamp_next_lease(cp_slot_stamp(slot)));
+    return atomic_load_explicit(&slot->validate, memory_order_relaxed) == next;
+}
+
+void cp_look_adopted(cp_slot *slot, int64_t seen_at, bool validate)
+{
+    slot->seen = use_of(slot);
+    slot->seen_at = seen_at;
+    slot->reports = 0;
+    atomic_store_explicit(&slot->validate, 0, memory_order_relaxed);
+    if (validate)
+        mark_for_validation(slot);
+}
+
 uint8_t cp_look_at(struct cp_core *core, cp_slot *slot, int64_t now_ns)
 {
     const struct cp_look_options *options = &core->options.look;

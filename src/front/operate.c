@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "front/runtime.h"
 #include "shard/lease.h"
+#include "shard/steal.h"
 
 /* --- one after the other ------------------------------------------------------------------------------------------ */
 
@@ -72,6 +73,7 @@ struct visit {
     uint32_t amount; /* for the whole pool; each slice takes its share */
     bool on;
     unsigned rank, slices;
+    uint64_t total, *before; /* quotas: of all slices, and of those that were visited */
 };
 
 static uint32_t share(const struct visit *visit)
@@ -154,6 +156,61 @@ static int pump(struct cp_slice *slice)
     return cp_fail(COREPOOL_ESYSTEM, "shard %u has lost its CPU, and the kernel refuses the membarrier to reach it", shard);
 }
 
+/* --- nothing on its way -------------------------------------------------------------------------------------------- */
+
+static void watch(struct corepool_pool_impl *impl)
+{
+    pthread_mutex_lock(&impl->runtime->lock);
+    impl->watchers++;
+    pthread_mutex_unlock(&impl->runtime->lock);
+}
+
+/* What moves between slices would miss an operation that goes from one to the next. So their moves are held first, and
+ * released when it is over. */
+static int hold_slice(struct cp_slice *slice, const struct visit *visit)
+{
+    cp_slice_hold_moves(slice, visit->on);
+    slice->watched |= visit->on;
+    return pump(slice);
+}
+
+static void see_home(struct cp_slice *slice, void *all)
+{
+    *(bool *)all &= atomic_load(&slice->home);
+}
+
+/* Under the lock. */
+static bool is_home(struct corepool_pool_impl *impl)
+{
+    bool all = true;
+    cp_pool_each_slice(impl, see_home, &all);
+    return all;
+}
+
+static int hold_moves(corepool_pool_t pool)
+{
+    struct visit visit = {.pool = pool, .fn = hold_slice, .on = true};
+    struct corepool_runtime *runtime = pool.impl->runtime;
+    watch(pool.impl);
+    int status = visit_slices(&visit);
+    pthread_mutex_lock(&runtime->lock);
+    while (status == COREPOOL_OK && cp_pool_is_open(pool) && !is_home(pool.impl))
+        pthread_cond_wait(&runtime->changed, &runtime->lock);
+    pool.impl->watchers--;
+    if (status == COREPOOL_OK && !cp_pool_is_open(pool))
+        status = cp_pool_closed(pool);
+    pthread_mutex_unlock(&runtime->lock);
+    return status;
+}
+
+/* Also when they could not all be held. The status of what was done meanwhile goes on. */
+static int release_moves(corepool_pool_t pool, int status)
+{
+    struct visit visit = {.pool = pool, .fn = hold_slice, .on = false};
+    int released = visit_slices(&visit);
+    return status == COREPOOL_OK ? released : status;
+}
+
 /* --- size ---------------------------------------------------------------------------------------------------------- */
 
 static int reserve(struct cp_slice *slice, const struct visit *visit)
@@ -163,6 +220,8 @@ static int reserve(struct cp_slice *slice, const struct visit *visit)
 
 static int resize(struct cp_slice *slice, const struct visit *visit)
 {
+    struct cp_core_options *options = &slice->core.options;
+    options->most = options->most < visit->amount ? visit->amount : options->most;
     cp_slice_resize(slice, share(visit));
     return pump(slice);
 }
@@ -185,7 +244,8 @@ static int resize_all(corepool_pool_t pool, unsigned size)
     if (status != COREPOOL_OK)
         return status;
     visit.fn = resize;
-    return visit_slices(&visit);
+    status = hold_moves(pool);
+    return release_moves(pool, status == COREPOOL_OK ? visit_slices(&visit) : status);
 }
 
 int corepool_pool_resize(corepool_pool_t pool, unsigned size)
@@ -208,7 +268,10 @@ int corepool_pool_flush(corepool_pool_t pool, corepool_flush_t how)
     if ((unsigned)how > COREPOOL_FLUSH_NOW)
         return cp_fail(COREPOOL_EINVAL, "how: %d is none of COREPOOL_FLUSH_…", (int)how);
     int status = begin(pool, "corepool_pool_flush");
-    return status == COREPOOL_OK ? end(pool, visit_slices(&visit)) : status;
+    if (status != COREPOOL_OK)
+        return status;
+    status = hold_moves(pool);
+    return end(pool, release_moves(pool, status == COREPOOL_OK ? visit_slices(&visit) : status));
 }
 
 /* --- pause and resume ---------------------------------------------------------------------------------------------- */
@@ -256,13 +319,6 @@ bool cp_pool_changed(struct cp_slice *slice, void *context)
     pthread_cond_broadcast(&impl->runtime->changed);
     pthread_mutex_unlock(&impl->runtime->lock);
     return watched;
-}
-
-static void watch(struct corepool_pool_impl *impl)
-{
-    pthread_mutex_lock(&impl->runtime->lock);
-    impl->watchers++;
-    pthread_mutex_unlock(&impl->runtime->lock);
 }
 
 /* After the slices were visited with `status`: holds(pool, goal) is waited for. PENDING: the deadline came first. */
@@ -348,9 +404,17 @@ int corepool_pool_drain(corepool_pool_t pool, int64_t timeout_ms)
 
 /* --- warm ---------------------------------------------------------------------------------------------------------- */
 
+/* By what each slice may open, now that workers may have moved; the sum is the amount. */
+static uint32_t share_by_quota(struct cp_slice *slice, const struct visit *visit)
+{
+    uint64_t quota = atomic_load(&slice->core.quota), before = *visit->before;
+    *visit->before += quota;
+    return (uint32_t)((before + quota) * visit->amount / visit->total - before * visit->amount / visit->total);
+}
+
 static int warm_slice(struct cp_slice *slice, const struct visit *visit)
 {
-    cp_core_warm(&slice->core, share(visit));
+    cp_core_warm(&slice->core, share_by_quota(slice, visit));
     slice->watched = true;
     return pump(slice);
 }
@@ -389,12 +453,27 @@ static int not_warm(corepool_pool_t pool, unsigned n, int64_t timeout_ms)
                    (long long)timeout_ms, *error ? "; last open error: " : "", error);
 }
 
+static int add_quota(struct cp_slice *slice, const struct visit *visit)
+{
+    *visit->before += atomic_load(&slice->core.quota);
+    return COREPOOL_OK;
+}
+
+static int warm_held(corepool_pool_t pool, unsigned n)
+{
+    uint64_t total = 0, before = 0;
+    struct visit sum = {.pool = pool, .fn = add_quota, .before = &total};
+    int status = visit_slices(&sum);
+    struct visit visit = {.pool = pool, .fn = warm_slice, .amount = n, .total = total, .before = &before};
+    return status == COREPOOL_OK ? visit_slices(&visit) : status;
+}
+
 static int warm_all(corepool_pool_t pool, unsigned n)
 {
-    struct visit visit = {.pool = pool, .fn = warm_slice, .amount = n};
     if (n == 0 || n > pool.impl->size)
         return cp_fail(COREPOOL_EINVAL, "n: %u: 1 to the pool's size, %u", n, pool.impl->size);
-    return visit_slices(&visit);
+    int status = hold_moves(pool);
+    return release_moves(pool, status == COREPOOL_OK ? warm_held(pool, n) : status);
 }
 
 int corepool_pool_warm(corepool_pool_t pool, unsigned n, int64_t timeout_ms)

@@ -39,6 +39,7 @@ uint32_t cp_pool_quota_of(unsigned rank, unsigned of, unsigned size)
 
 static void on_slice_finished(struct cp_slice *slice, void *context);
 static void on_stop_wanted(struct cp_slice *slice, void *context, corepool_reason_t reason);
+static struct cp_slice *find_sibling(void *context, unsigned shard, uint64_t *epoch);
 
 struct opening {
     struct corepool_pool_impl *impl;
@@ -144,6 +145,7 @@ static int open_slices(struct corepool_pool_impl *impl, const struct cp_slice_co
         unsigned home = atomic_load(&impl->homes[rank]);
         struct opening opening = {.impl = impl, .config = *base};
         opening.config.core.quota = cp_pool_quota_of(rank, slices, size);
+        opening.config.core.most = size;
         opening.config.core.warm = cp_pool_quota_of(rank, slices, base->core.warm);
         opening.config.core.seed = (uint64_t)cp_now_ns() + home * UINT64_C(0x9E3779B97F4A7C15);
         opening.config.portable = is_portable(impl, &runtime->shard[home]);
@@ -201,6 +203,7 @@ static void describe(struct cp_slice_config *base, struct corepool_pool_impl *im
     base->finished = on_slice_finished;
     base->changed = cp_pool_changed;
     base->stop = on_stop_wanted;
+    base->sibling = find_sibling;
     base->context = impl;
 }
 
@@ -321,6 +324,17 @@ static void on_slice_finished(struct cp_slice *slice, void *context)
     pthread_mutex_unlock(&runtime->lock);
     if (owner.gone) /* the runtime joins this thread before it is destroyed */
         owner.gone(owner.context, arg);
+}
+
+/* Under the lock it has not finished, or its epoch says so: then it is no other pool's. */
+static struct cp_slice *find_sibling(void *context, unsigned shard, uint64_t *epoch)
+{
+    struct corepool_pool_impl *impl = context;
+    pthread_mutex_lock(&impl->runtime->lock);
+    struct cp_slice *slice = impl->own[shard];
+    *epoch = slice ? atomic_load(&slice->epoch) : 0;
+    pthread_mutex_unlock(&impl->runtime->lock);
+    return *epoch ? slice : NULL;
 }
 
 static void deliver_close(struct cp_message *message)

@@ -20,6 +20,8 @@
 #define KNOWN_FLAGS (COREPOOL_POOL_LAZY | COREPOOL_POOL_PER_SHARD | COREPOOL_POOL_FIFO | COREPOOL_POOL_MANAGED | \
                      COREPOOL_POOL_SERIALISED | COREPOOL_POOL_TIME_LEASES)
 
+#define KNOWN_CLASS_FLAGS (COREPOOL_CLASS_BLOCKING | COREPOOL_CLASS_MOVABLE)
+
 /* --- checks ------------------------------------------------------------------------------------------------------- */
 
 static int check_class(const corepool_class_t *cls)
@@ -30,8 +32,8 @@ static int check_class(const corepool_class_t *cls)
         return cp_fail(COREPOOL_EINVAL, "cls->name: a worker class needs a name");
     if (!cls->init)
         return cp_fail(COREPOOL_EINVAL, "cls->init: NULL: class %s cannot open workers", cls->name);
-    if (cls->flags & ~COREPOOL_CLASS_BLOCKING)
-        return cp_fail(COREPOOL_EINVAL, "cls->flags: 0x%x: unknown bits", cls->flags & ~COREPOOL_CLASS_BLOCKING);
+    if (cls->flags & ~KNOWN_CLASS_FLAGS)
+        return cp_fail(COREPOOL_EINVAL, "cls->flags: 0x%x: unknown bits", cls->flags & ~KNOWN_CLASS_FLAGS);
     return COREPOOL_OK;
 }
 
@@ -190,6 +192,8 @@ void cp_pool_configure(struct cp_slice_config *config, const corepool_class_t *c
                  .warm = options->flags & COREPOOL_POOL_PER_SHARD ? options->warm * shards : options->warm,
                  .managed = options->flags & (COREPOOL_POOL_MANAGED | COREPOOL_POOL_SERIALISED),
                  .fifo = options->flags & COREPOOL_POOL_FIFO,
+                 .steals = shards > 1 && options->policy == COREPOOL_POLICY_LOCAL,
+                 .movable = cls->flags & COREPOOL_CLASS_MOVABLE,
                  .max_opening = options->max_opening ? options->max_opening : MAX_OPENING_DEFAULT,
                  .backoff_min_ns = least * CP_NS_PER_MS,
                  .backoff_max_ns = (most < least ? least : most) * CP_NS_PER_MS,

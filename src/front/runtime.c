@@ -401,28 +401,42 @@ corepool_shelf_kind_t corepool_runtime_shelf(const corepool_runtime_t *runtime)
     return runtime->shelf;
 }
 
-static int audit_shard(struct corepool_shard *shard, void *arg)
+static int audit_shard(struct corepool_shard *shard, void *shrinks)
 {
-    (void)arg;
     cp_shard_settle(shard);
     for (struct cp_list *at = shard->slices.next; at != &shard->slices; at = at->next) {
         struct cp_slice *slice = cp_container(at, struct cp_slice, link);
         const char *broken = cp_slice_check(slice);
         if (broken)
             return cp_fail(COREPOOL_ELAW, "pool %s, shard %u: %s", slice->config.name, shard->index, broken);
+        *(bool *)shrinks |= atomic_load(&slice->core.quota) != slice->core.target;
     }
     return COREPOOL_OK;
 }
 
+static int audit_pools(corepool_runtime_t *runtime, bool shrinks)
+{
+    int status = COREPOOL_OK;
+    pthread_mutex_lock(&runtime->lock);
+    for (struct cp_list *at = runtime->pools.next; status == COREPOOL_OK && at != &runtime->pools; at = at->next) {
+        struct corepool_pool_impl *impl = cp_container(at, struct corepool_pool_impl, link);
+        if (atomic_load(&impl->generation) == impl->known && !cp_pool_is_whole(impl, shrinks))
+            status = cp_fail(COREPOOL_ELAW, "pool %s: L1: the quotas of its slices do not sum to its size", impl->name);
+    }
+    pthread_mutex_unlock(&runtime->lock);
+    return status;
+}
+
 int corepool_runtime_audit(corepool_runtime_t *runtime)
 {
+    bool shrinks = false;
     int status = runtime ? cp_check_control("corepool_runtime_audit") : cp_fail(COREPOOL_EINVAL, "runtime: NULL");
     for (unsigned i = 0; status == COREPOOL_OK && i < runtime->shards; i++) {
-        status = cp_shard_call(&runtime->shard[i], audit_shard, NULL);
+        status = cp_shard_call(&runtime->shard[i], audit_shard, &shrinks);
         if (status == COREPOOL_ECLOSED) /* stopped: nothing is left to break a law */
             return COREPOOL_OK;
     }
-    return status;
+    return status == COREPOOL_OK ? audit_pools(runtime, shrinks) : status;
 }
 
 /* --- posting ------------------------------------------------------------------------------------------------------------------ */

@@ -148,6 +148,9 @@ int cp_pool_closed(corepool_pool_t pool);
  * any. Blocks; not under the lock. */
 int cp_pool_call_slices(corepool_pool_t pool, int (*fn)(struct cp_slice *, void *), void *arg);
 
+/* L1 over an open pool: its quotas, and what moves between them, are its size; or more, while it shrinks. Under the lock. */
+bool cp_pool_is_whole(struct corepool_pool_impl *impl, bool shrinks);
+
 /* Puts the first leases that are out into words, for an error's detail; under the runtime's lock. */
 void cp_pool_describe_leases(struct corepool_pool_impl *impl, char *text, size_t bytes);
 

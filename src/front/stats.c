@@ -1,7 +1,8 @@
 /* front/stats.c: statistics, and the names of what happens. Reads counters, stops nobody.
  *
- * What L1 adds up is read as of one moment (cp_core_snapshot); leased and idle slots are told apart by stamps, which
- * callers swap meanwhile, so only their sum is exact. */
+ * What L1 adds up is read as of one moment: of each slice (cp_core_snapshot), and of a pool's slices together, as nothing
+ * had moved between them when they had all been read. Leased and idle slots are told apart by stamps, which callers swap
+ * meanwhile, so only their sum is exact. */
 #include <sched.h>
 
 #include "base/error.h"
@@ -87,6 +88,40 @@ static void add_slots(corepool_stats_t *stats, const struct cp_slice *slice)
     stats->opens += counts.opens;
     stats->open_failures += counts.open_failures;
     stats->terminated += counts.terminated;
+    stats->stolen += counts.stolen;
+    stats->given += counts.given;
+}
+
+static void add_moves(struct cp_slice *slice, void *sum)
+{
+    struct cp_core_counts counts = counts_of(&slice->core);
+    *(uint64_t *)sum += counts.stolen + counts.given;
+}
+
+static void add_slice_slots(struct cp_slice *slice, void *stats)
+{
+    add_slots(stats, slice);
+}
+
+/* Moves only ever become more: if there were none in between, what was read of each slice was so at that moment. */
+static void read_slots(corepool_pool_t pool, corepool_stats_t *stats)
+{
+    uint64_t moves;
+    do {
+        *stats = (corepool_stats_t){0};
+        cp_pool_each_slice_of(pool, add_slice_slots, stats);
+        moves = 0;
+        cp_pool_each_slice_of(pool, add_moves, &moves);
+    } while (moves != stats->stolen + stats->given);
+    if (pool.shard < 0)
+        stats->moving = stats->given - stats->stolen;
+}
+
+bool cp_pool_is_whole(struct corepool_pool_impl *impl, bool shrinks)
+{
+    corepool_stats_t stats;
+    read_slots((corepool_pool_t){.impl = impl, .shard = COREPOOL_SHARD_LOCAL}, &stats);
+    return stats.quota + stats.moving == impl->size || (shrinks && stats.quota + stats.moving > impl->size);
 }
 
 static void add_requests(corepool_stats_t *stats, const struct cp_slice *slice)
@@ -99,6 +134,7 @@ static void add_requests(corepool_stats_t *stats, const struct cp_slice *slice)
     stats->timeouts += atomic_load(&slice->core.timeouts);
     stats->cancels += atomic_load(&slice->core.cancels);
     stats->skips += atomic_load(&slice->skips);
+    stats->asks += atomic_load(&slice->core.asks);
     stats->sheds += atomic_load(&slice->core.sheds) + atomic_load(&slice->refused);
 }
 
@@ -120,7 +156,6 @@ static void add_shelf(corepool_stats_t *stats, const struct cp_slice *slice)
 static void add_slice(struct cp_slice *slice, void *arg)
 {
     struct sum *sum = arg;
-    add_slots(&sum->stats, slice);
     add_requests(&sum->stats, slice);
     add_ends(&sum->stats, slice);
     add_shelf(&sum->stats, slice);
@@ -138,10 +173,12 @@ int corepool_pool_stats(corepool_pool_t pool, corepool_stats_t *stats)
     if (status != COREPOOL_OK)
         return status;
     pthread_mutex_lock(&pool.impl->runtime->lock);
-    if (!cp_pool_is_known(pool))
+    if (!cp_pool_is_known(pool)) {
         status = cp_fail(COREPOOL_ECLOSED, "the pool is closed");
-    else
+    } else {
+        read_slots(pool, &sum.stats);
         cp_pool_each_slice_of(pool, add_slice, &sum);
+    }
     pthread_mutex_unlock(&pool.impl->runtime->lock);
     if (status != COREPOOL_OK)
         return status;

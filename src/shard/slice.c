@@ -12,6 +12,7 @@
 #include "shard/call.h"
 #include "shard/home.h"
 #include "shard/shard.h"
+#include "shard/steal.h"
 #include "shard/visit.h"
 #include "shard/worker.h"
 
@@ -207,7 +208,7 @@ static bool do_shelve(struct cp_slice *slice, cp_slot *slot)
 /* Whom to bring from the shelf: the one that is to be granted; or all, the newest last, as the core's list has it. */
 static enum cp_shelf_end end_to_bring(const struct cp_slice *slice)
 {
-    return cp_core_holds(&slice->core) ? CP_OLDEST : cp_slice_end(slice);
+    return cp_core_brings_oldest(&slice->core) ? CP_OLDEST : cp_slice_end(slice);
 }
 
 /* False: as above. */
@@ -265,6 +266,13 @@ static bool perform(struct cp_slice *slice, const struct cp_action *action)
     case CP_DO_PING: cp_slice_ping(slice, action->slot); return true;
     case CP_DO_INFO: cp_slice_info(slice, action->slot); return true;
     case CP_DO_PUT_BACK: cp_slice_put_back(slice, action->slot); return true;
+    case CP_DO_MEET:
+    case CP_DO_ASK:
+    case CP_DO_WITHDRAW:
+    case CP_DO_BRING:
+    case CP_DO_MOVE:
+    case CP_DO_ANSWER:
+    case CP_DO_ADOPT: cp_slice_steal(slice, action); return true;
     case CP_DO_FINISH: do_finish(slice); return false;
     }
     return false;
@@ -292,6 +300,7 @@ static bool begin_close(struct cp_slice *slice)
 static void tell_watcher(struct cp_slice *slice)
 {
     atomic_store(&slice->quiet, cp_core_is_quiet(&slice->core));
+    atomic_store(&slice->home, cp_steal_is_home(&slice->core));
     slice->watched = slice->config.changed(slice, slice->config.context);
 }
 
@@ -390,7 +399,7 @@ static bool is_at_rest(struct cp_slice *slice)
         return false;
     cp_shard_enter(shard);
     return cp_list_is_empty(&slice->dirty) && cp_list_is_empty(&slice->core.requests) && !slice->core.closed &&
-           !slice->close_wanted;
+           !slice->close_wanted && cp_list_is_empty(&slice->core.steal.asked);
 }
 
 bool cp_slice_serve_at_once(struct cp_slice *slice, struct cp_request *request)
@@ -465,6 +474,7 @@ static void deliver_nudge(struct cp_message *message)
     if (atomic_load(&slice->epoch) == 0) /* finished meanwhile */
         return;
     cp_slice_collect(slice);
+    cp_steal_nudged(&slice->core);
     cp_slice_touch(slice);
 }
 
@@ -529,7 +539,7 @@ int cp_slice_open(struct cp_slice *slice, const struct cp_slice_config *config)
         return status;
     slice->cls = config->cls;
     slice->pool_state = pool_state;
-    slice->lost_cpu = slice->close_wanted = slice->sift_wanted = slice->watched = false;
+    slice->lost_cpu = slice->close_wanted = slice->sift_wanted = slice->watched = slice->cannot_steal = false;
     slice->nudge.deliver = deliver_nudge;
     slice->error[0] = '\0';
     slice->leases_before = 0;

@@ -43,6 +43,8 @@ struct cp_slice_config {
     bool (*changed)(struct cp_slice *slice, void *context);
     /* On the shard: a worker's ping has said that the whole pool is to close. */
     void (*stop)(struct cp_slice *slice, void *context, corepool_reason_t reason);
+    /* The slice of the same pool on that shard, with *epoch; NULL: there is none, or it has finished. On the shard. */
+    struct cp_slice *(*sibling)(void *context, unsigned shard, uint64_t *epoch);
     void *context;
 };
 
@@ -85,10 +87,13 @@ struct cp_slice {
     struct cp_list dirty;        /* in the shard's list of slices to look after */
     struct cp_heap_node sleeping; /* in the shard's heap of slices with a wake-up time */
     void *message;               /* of the info visit under way */
+    struct cp_neighbours *neighbours; /* of shard/steal.c; NULL: it has never starved */
     bool pumping;
     bool watched;                /* config.changed is told of every change */
     _Atomic bool turnless;       /* cp_core_holds, in a slice with turns: there are none now */
     _Atomic bool quiet;          /* nothing waited and nothing was out at the last change, while it is watched */
+    _Atomic bool home;           /* no want was on its way, from here or to here, likewise */
+    bool cannot_steal;           /* it had no memory for that, and has said so */
     bool lost_cpu;               /* the shelf was made portable because the manager lost its CPU */
     bool close_wanted;
     bool sift_wanted;            /* a doomed worker was out of reach on the shelf */

@@ -110,14 +110,19 @@ void cp_slice_look(struct cp_slice *slice)
 
 /* --- visits ------------------------------------------------------------------------------------------------------- */
 
-void cp_slice_fetch(struct cp_slice *slice)
+cp_slot *cp_slice_take_oldest(struct cp_slice *slice)
 {
     struct cp_item *item;
-    if (take_oldest(slice, &item) != CP_SHELF_DONE) {
+    return take_oldest(slice, &item) == CP_SHELF_DONE ? cp_slot_of(item) : NULL;
+}
+
+void cp_slice_fetch(struct cp_slice *slice)
+{
+    cp_slot *slot = cp_slice_take_oldest(slice);
+    if (!slot) {
         cp_visit_fetched(&slice->core, NULL);
         return;
     }
-    cp_slot *slot = cp_slot_of(item);
     if (atomic_load_explicit(&slot->item.doomed, memory_order_relaxed)) {
         cp_slice_adopt(slice, slot, COREPOOL_REASON_NONE);
         return;

@@ -11,6 +11,9 @@ void cp_slice_ping(struct cp_slice *slice, cp_slot *slot);
 void cp_slice_info(struct cp_slice *slice, cp_slot *slot);
 void cp_slice_put_back(struct cp_slice *slice, cp_slot *slot);
 
+/* What is the oldest on the shelf, or NULL: there is nothing within reach. The caller owns it; its stamp is still the shelf's. */
+cp_slot *cp_slice_take_oldest(struct cp_slice *slice);
+
 /* Runs the class's info for every worker that is idle now; returns after that. COREPOOL_OK; ENOTSUP: there is none; EDEADLK
  * from a callback of the same slice; ESYSTEM: the shelf is out of reach. */
 int cp_slice_tell_idle(struct cp_slice *slice, void *message);

@@ -43,6 +43,11 @@ static int start(struct cp_watch *watch)
     return code < 0 ? cp_fail(COREPOOL_ESYSTEM, "watch of descriptor %d: %s", watch->fd, uv_strerror(code)) : COREPOOL_OK;
 }
 
+int cp_watch_fd(const cp_slot *slot)
+{
+    return slot->watch ? slot->watch->fd : -1;
+}
+
 void cp_watch_end(cp_slot *slot)
 {
     struct cp_watch *watch = slot->watch;

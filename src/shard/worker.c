@@ -257,6 +257,28 @@ void cp_worker_detach(cp_slot *slot)
     corepool_worker_gone(slot);
 }
 
+void cp_worker_leave(cp_slot *slot, struct cp_moved *moved)
+{
+    moved->resource = resource_of(slot);
+    moved->job = slot->job;
+    moved->fd = cp_watch_fd(slot);
+    cp_watch_end(slot);
+    slot->job = NULL;
+    atomic_store_explicit(&slot->resource, NULL, memory_order_relaxed);
+}
+
+void cp_worker_join(cp_slot *slot, const struct cp_moved *moved)
+{
+    struct job *job = moved->job;
+    atomic_store_explicit(&slot->resource, moved->resource, memory_order_relaxed);
+    slot->context = NULL;
+    slot->job = job;
+    if (job)
+        job->slot = slot;
+    if (moved->fd >= 0 && corepool_worker_watch(slot, moved->fd) != COREPOOL_OK)
+        cp_slice_warn(slot->slice, slot, COREPOOL_ESYSTEM, corepool_error_detail());
+}
+
 void cp_worker_cancel_open(cp_slot *slot)
 {
     const corepool_class_t *cls = class_of(slot);

@@ -13,6 +13,11 @@ void cp_worker_terminate(cp_slot *slot, corepool_reason_t reason);
 /* The worker has become a client's: its class forgets it; cp_core_gone follows, at once or later. */
 void cp_worker_detach(cp_slot *slot);
 
+/* The worker leaves its slot for another slice's, and is there: what was fd-watched is so again, or a COREPOOL_EVENT_WARNING
+ * tells why not. */
+void cp_worker_leave(cp_slot *slot, struct cp_moved *moved);
+void cp_worker_join(cp_slot *slot, const struct cp_moved *moved);
+
 /* Asks a pending init to end soon. */
 void cp_worker_cancel_open(cp_slot *slot);
 

@@ -1,5 +1,5 @@
 /* tests/sim/action.c: the manager carries out what the core decided. A new decision of the core is a new
- * function here; the switch below does not compile without it. */
+ * function here; those about other slices stand in steal.c. */
 #include "sim.h"
 
 /* The rest of an action is a step of its own. */
@@ -105,7 +105,7 @@ static bool do_shelve(struct cp_slice *slice, cp_slot *slot)
 static void take_one(struct cp_slice *slice)
 {
     cp_slot *slot;
-    enum cp_shelf_end end = cp_core_holds(&slice->core) ? CP_OLDEST : shelf_end(slice);
+    enum cp_shelf_end end = cp_core_brings_oldest(&slice->core) ? CP_OLDEST : shelf_end(slice);
     if (shelf_take(slice, manager_cpu(slice->shard), end, HELD, &slot) == CP_SHELF_DONE)
         adopt(slice, slot);
 }
@@ -157,6 +157,8 @@ static bool do_finish(struct cp_slice *slice)
 
 bool perform(struct cp_slice *slice, const struct cp_action *action)
 {
+    if (is_steal(action))
+        return perform_steal(slice, action);
     switch (action->what) {
     case CP_DO_NOTHING: return false;
     case CP_DO_GRANT: return do_grant(slice, action);
@@ -173,6 +175,7 @@ bool perform(struct cp_slice *slice, const struct cp_action *action)
     case CP_DO_INFO: ask_worker(slice, action->slot, REASON_INFO); return true;
     case CP_DO_PUT_BACK: put_oldest(slice, action->slot); return true;
     case CP_DO_FINISH: return do_finish(slice);
+    default: break;
     }
     broke("oracle", "slice %u: the core wants what nobody knows: %d", slice->number, (int)action->what);
 }

@@ -19,14 +19,19 @@ static void is_pushed(struct client *client)
     is_back(client);
 }
 
+void nudge_slice(struct cp_slice *slice)
+{
+    if (slice->nudged)
+        return;
+    slice->nudged = true;
+    send_mail(MAIL_NUDGE, slice, NULL, NULL, world.now + delay(world.mail_bits));
+}
+
 static void nudge(struct client *client)
 {
     struct cp_slice *slice = client->slot->slice;
     note(NOTE_NUDGE, (int)client->number, (int)slice->number, 0);
-    if (!slice->nudged) {
-        slice->nudged = true;
-        send_mail(MAIL_NUDGE, slice, NULL, NULL, world.now + delay(world.mail_bits));
-    }
+    nudge_slice(slice);
     is_pushed(client);
 }
 

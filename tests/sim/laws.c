@@ -161,10 +161,11 @@ void check_terminate(const struct cp_slice *slice, const cp_slot *slot, uint8_t 
     bool own = known->reason != REASON_NONE && reason == known->reason;
     bool doomed = known->doom != REASON_NONE && reason == known->doom;
     bool resized = reason == COREPOOL_REASON_RESIZED && atomic_load(&slice->core.quota) > slice->target;
+    bool moved = reason == COREPOOL_REASON_MOVED && slice->pool->steals && !slice->pool->movable;
     bool closed = known->reason == REASON_NONE && slice->core.closed && reason == slice->close_reason;
     if (!known->alive)
         broke("L6", "slice %u: the worker of slot %u is terminated twice", slice->number, slot->number);
-    if (!own && !doomed && !closed && !resized)
+    if (!own && !doomed && !closed && !resized && !moved)
         broke("L6", "slice %u: slot %u is terminated for reason %u, not %d", slice->number, slot->number,
               reason, (int)known->reason);
 }
@@ -227,14 +228,17 @@ void check_rest(const struct cp_slice *slice)
         broke("L3", "slice %u is paused or draining and holds nothing back", slice->number);
     if (!core->options.managed && slice->at[HELD] && !holds)
         broke("L3", "slice %u keeps %u workers from its shelf", slice->number, slice->at[HELD]);
-    if (!core->options.managed && !(slice->shelf.flags & CP_SHELF_WAITING) != !(waiting || holds))
+    bool asked = !cp_list_is_empty(&core->steal.asked), shrinks = core->quota != slice->target;
+    bool gives = asked && !slice->paused && !shrinks && slice->target && slice->pool->movable;
+    bool listens = slice->shelf.flags & CP_SHELF_WAITING;
+    if (!core->options.managed && (listens ? !(waiting || holds || asked) : waiting || holds || gives))
         broke("L3", "slice %u: %u requests wait and its shelf says %s", slice->number, waiting,
               waiting ? "none" : "some");
     if (opens_in_order(slice) && (!slice->failures || world.now >= slice->overdue))
         broke("L3", "slice %u opens nothing, with %u waiting and %u vacant", slice->number, waiting,
               slice->at[VACANT]);
     if (opens_in_order(slice) &&
-        ((wake_at < slice->not_before && !core->look.interval) || wake_at > slice->overdue))
+        ((wake_at < slice->not_before && !core->look.interval && !core->options.steals) || wake_at > slice->overdue))
         broke("back-off", "slice %u wakes in %lld for its next open, not in %lld to %lld", slice->number,
               (long long)(wake_at - world.now), (long long)(slice->not_before - world.now),
               (long long)(slice->overdue - world.now));
@@ -246,9 +250,44 @@ void check_finish(const struct cp_slice *slice)
     if (!cp_list_is_empty(&slice->arrivals) || slice->notices)
         broke("L5", "slice %u finishes with %u requests queued and %u notices to come", slice->number,
               count_waiting(slice), slice->notices);
-    if (slice->at[VACANT] != slice->core.quota + slice->core.spare || slice->opened != slice->terminated)
-        broke("L6", "slice %u finishes with %llu workers initialised and %llu terminated", slice->number,
-              (unsigned long long)slice->opened, (unsigned long long)slice->terminated);
+    if (slice->at[VACANT] != slice->core.quota + slice->core.spare || slice->opened + slice->adopted != slice->terminated + slice->moved)
+        broke("L6", "slice %u finishes with %llu workers initialised or stolen and %llu terminated or given", slice->number,
+              (unsigned long long)(slice->opened + slice->adopted),
+              (unsigned long long)(slice->terminated + slice->moved));
+}
+
+/* --- hunger --- */
+
+/* Nothing of its own can serve all that wait. */
+static bool is_hungry(const struct cp_slice *slice)
+{
+    const struct cp_core *core = &slice->core;
+    return core->options.steals && !core->closed && !slice->paused && !core->steal.held && core->quota == slice->target &&
+           slice->at[HELD] + slice->at[OPENING] + slice->at[VACANT] - core->spare < count_waiting(slice);
+}
+
+/* For how long a round of asking, two messages, and all the steps that the managers take for them may last at most: the law
+ * is about worlds without faults, and few neighbours. */
+static int64_t hunger_limit(void)
+{
+    int64_t step = TICK << world.step_bits, mail = TICK << world.mail_bits;
+    return CP_STEAL_BOUND_NS + 2 * mail + 100 * step;
+}
+
+void check_hunger(struct cp_slice *slice)
+{
+    const struct pool *pool = slice->pool;
+    if (!is_hungry(slice))
+        slice->hungry_at = CP_NEVER;
+    else if (slice->hungry_at == CP_NEVER || world.phase == SAFETY || world.now < world.settled_at)
+        slice->hungry_at = world.now;
+    for (unsigned i = 0; slice->hungry_at != CP_NEVER && pool->movable && world.shard_count <= 3 && i < world.shard_count; i++) {
+        const struct cp_slice *other = &pool->slices[i];
+        int64_t since = slice->hungry_at > other->stocked_at ? slice->hungry_at : other->stocked_at;
+        if (other->stocked_at != CP_NEVER && !other->core.closed && other->target && other->core.quota == other->target && world.now - since > hunger_limit())
+            broke("L3", "slice %u starves for %lld, and slice %u has had workers on its shelf", slice->number,
+                  (long long)(world.now - since), other->number);
+    }
 }
 
 /* --- the world --- */
@@ -268,9 +307,33 @@ static void check_slice(const struct cp_slice *slice)
         broke("core", "slice %u: %s", slice->number, broken);
 }
 
+/* L1 over a pool that is open. */
+static void check_pool(const struct pool *pool)
+{
+    uint64_t quota = 0, target = 0, given = 0, stolen = 0;
+    bool shrinks = false;
+    for (unsigned i = 0; i < world.shard_count; i++) {
+        const struct cp_core *core = &pool->slices[i].core;
+        quota += core->quota;
+        target += core->target;
+        given += core->given;
+        stolen += core->stolen;
+        shrinks |= core->quota != core->target;
+    }
+    if (target + given - stolen != pool->size || (!shrinks && quota != target))
+        broke("L1", "pool %u: the quotas are %llu, %llu are on their way, and its size is %u", pool->number,
+              (unsigned long long)quota, (unsigned long long)(given - stolen), pool->size);
+    if (given - stolen != units_under_way(pool))
+        broke("L1", "pool %u: %llu are on their way, and in its records there are %u", pool->number,
+              (unsigned long long)(given - stolen), units_under_way(pool));
+}
+
 void check_world(void)
 {
     each_slice(check_slice);
+    for (unsigned i = 0; i < world.pool_count; i++)
+        if (world.pools[i].open)
+            check_pool(&world.pools[i]);
 }
 
 static void check_evicted(const struct cp_slice *slice)
@@ -290,6 +353,8 @@ static void check_slice_quiescent(const struct cp_slice *slice)
     if (slice->core.waiting || slice->nudged || slice->notices || slice->returning || is_busy(slice) ||
         slice->shard->inbox)
         broke("liveness", "slice %u does not come to rest", slice->number);
+    if (!cp_steal_is_home(&slice->core) || slice->holding || slice->core.steal.held)
+        broke("liveness", "slice %u: a want is never answered", slice->number);
     if (slice->at[SHELVED] + slice->at[RETURNED] + slice->at[HELD] != slice->core.live)
         broke("L1", "slice %u: somebody keeps a worker for ever", slice->number);
     if (slice->at[OPENING] || slice->at[CLOSING] ||
@@ -323,4 +388,5 @@ void check_closed(void)
     if (spare != world.ask_count)
         broke("L5", "%u requests were made and %u are free again", world.ask_count, spare);
     each_slice(check_slice_closed);
+    check_workers();
 }

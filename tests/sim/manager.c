@@ -24,6 +24,7 @@ struct message *send_mail(enum mail kind, struct cp_slice *slice, struct ask *as
     else
         message = provide(1, sizeof *message);
     *message = (struct message){.kind = kind, .slice = slice, .ask = ask, .slot = slot};
+    message->epoch = slice->epoch;
     message->serial = slot ? known_of(slot)->opens : 0;
     schedule(EVENT_MAIL, message, 0, at);
     return message;
@@ -141,6 +142,7 @@ static void deliver_nudge(struct cp_slice *slice)
     slice->nudged = false; /* before the look: a later push nudges again */
     if (slice->epoch == 0)
         return;
+    cp_steal_nudged(&slice->core);
     slice->shard->slice = slice;
     slice->shard->then = collect;
 }
@@ -167,6 +169,8 @@ static void deliver(struct message *message)
     case MAIL_CPU: regain_cpu(slice); break;
     case MAIL_OPEN: slice_open(slice); break;
     case MAIL_CLOSE: slice->close_wanted = true; break;
+    case MAIL_ASK: deliver_ask(message->record); break;
+    case MAIL_ANSWER: deliver_answer(message->record); break;
     case MAIL_EVICT:
     case MAIL_PAUSE:
     case MAIL_DRAIN:
@@ -174,6 +178,8 @@ static void deliver(struct message *message)
     case MAIL_WARM:
     case MAIL_FLUSH:
     case MAIL_INFO:
+    case MAIL_HOLD:
+    case MAIL_RELEASE:
     case MAIL_DETACH: operate(message); break;
     }
 }
@@ -196,7 +202,7 @@ static void close_core(struct cp_slice *slice)
     collect(slice); /* givers elsewhere look at CLOSED after their push */
     note(NOTE_CLOSE_CORE, (int)slice->number, 0, 0);
     cp_core_close(&slice->core, (uint8_t)slice->close_reason);
-    for (uint32_t i = 0; i < slice->core.options.quota; i++)
+    for (uint32_t i = 0; i < slice->capacity; i++)
         worker_cancel_open(&slice->slots[i]);
 }
 
@@ -230,6 +236,8 @@ static void rest(struct cp_slice *slice)
     note(NOTE_REST, (int)slice->number, (int)atomic_load(&slice->core.waiting),
          (int)atomic_load(&slice->core.opening));
     check_rest(slice);
+    check_hunger(slice);
+    tell_held(slice);
     if (wake_at != CP_NEVER)
         set_timer(slice, wake_at);
 }

@@ -101,6 +101,7 @@ static void resize(struct cp_slice *slice, uint32_t quota)
 {
     struct cp_core *core = &slice->core;
     uint32_t lacking = cp_core_resize(core, quota);
+    slice->pool->size += quota - slice->target;
     slice->target = quota;
     for (; lacking > 0; lacking--) {
         cp_slot *slot = &slice->slots[atomic_load(&core->quota) + core->spare];
@@ -137,15 +138,17 @@ void operate(struct message *message)
         detach(slice, message->client);
         return;
     }
-    if (slice->epoch == 0 || slice->core.closed)
+    if (slice->epoch == 0 || slice->core.closed || slice->epoch != message->epoch)
         return;
     switch (message->kind) {
     case MAIL_PAUSE: cp_core_pause(&slice->core, slice->paused = message->value); break;
     case MAIL_DRAIN: cp_core_drain(&slice->core, slice->draining = message->value); break;
-    case MAIL_RESIZE: resize(slice, message->value); break;
+    case MAIL_RESIZE: resize(slice, message->value), operated(slice->pool); break;
     case MAIL_WARM: cp_core_warm(&slice->core, message->value); break;
     case MAIL_INFO: inform(slice); break;
-    case MAIL_FLUSH: flush(slice, message->value); break;
+    case MAIL_HOLD: cp_steal_hold(&slice->core, slice->holding = true); break;
+    case MAIL_RELEASE: cp_steal_hold(&slice->core, false); break;
+    case MAIL_FLUSH: flush(slice, message->value), operated(slice->pool); break;
     case MAIL_EVICT: evict(slice, message->slot); break;
     default: broke("oracle", "mail of kind %d is no operation", (int)message->kind);
     }

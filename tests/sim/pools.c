@@ -15,6 +15,7 @@ void pool_close(struct pool *pool)
 {
     note(NOTE_POOL_CLOSE, (int)pool->number, 0, 0);
     pool->open = false;
+    pool->holding = pool->operating = 0;
     tell_slices(pool, MAIL_CLOSE);
 }
 
@@ -25,6 +26,9 @@ void pool_open(struct pool *pool)
     pool->managed = draw(8) == 0;
     pool->portable = draw(4) == 0;
     pool->looks = fault(3);
+    pool->steals = draw(4) != 0;
+    pool->movable = draw(3) != 0;
+    pool->size = 0;
     tell_slices(pool, MAIL_OPEN);
 }
 
@@ -50,17 +54,20 @@ static struct cp_core_options draw_options(const struct cp_slice *slice)
 {
     int64_t shortest = 1 + delay(world.mail_bits);
     return (struct cp_core_options){
-        .quota = 1 + (uint32_t)draw(slice->capacity),
+        .quota = 1 + (uint32_t)draw(slice->limit),
         .max_waiting = draw(4) ? 0 : 1 + (uint32_t)draw(6),
         .shed_target_ns = draw(4) ? 0 : 1 + delay(world.hold_bits),
         .shed_interval_ns = 1 + delay(world.hold_bits + 2),
         .lazy = slice->pool->lazy,
         .managed = slice->pool->managed,
+        .steals = slice->pool->steals,
+        .most = slice->pool->most,
+        .movable = slice->pool->movable,
         .fifo = slice->pool->fifo,
         .max_opening = 1 + (uint32_t)draw(4),
         .backoff_min_ns = shortest,
         .backoff_max_ns = shortest << draw(6),
-        .warm = draw(4) ? 0 : (uint32_t)draw(slice->capacity),
+        .warm = draw(4) ? 0 : (uint32_t)draw(slice->limit),
         .seed = draw(UINT32_MAX),
         .look = slice->pool->looks && world.phase == SAFETY ? draw_looks() : (struct cp_look_options){0},
     };
@@ -71,7 +78,8 @@ void slice_open(struct cp_slice *slice)
     struct cp_core_options options = draw_options(slice);
     const struct pool *pool = slice->pool;
     note(NOTE_REOPEN, (int)slice->number, (int)options.quota, 0);
-    slice->lost_cpu = slice->close_wanted = slice->sift_wanted = slice->paused = slice->draining = false;
+    slice->lost_cpu = slice->close_wanted = slice->sift_wanted = slice->paused = slice->draining = slice->holding = false;
+    slice->hungry_at = slice->stocked_at = CP_NEVER;
     slice->close_reason = REASON_CLOSED;
     shelf_init(slice, (pool->portable ? CP_SHELF_PORTABLE : 0u) | (pool->fifo ? CP_SHELF_FIFO : 0u) |
                           (pool->managed ? CP_SHELF_MANAGED | CP_SHELF_WAITING : 0u));
@@ -84,6 +92,7 @@ void slice_open(struct cp_slice *slice)
     slice->at[VACANT] = options.quota;
     slice->failures = 0;
     slice->target = options.quota;
+    slice->pool->size += options.quota;
     if (--slice->pool->busy == 0) {
         slice->pool->open = true;
         slice->pool->generation++;

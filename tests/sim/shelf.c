@@ -27,6 +27,8 @@ enum cp_shelf_outcome shelf_take(struct cp_slice *slice, uint32_t cpu, enum cp_s
     if (shelf->head == shelf->tail)
         return CP_SHELF_EMPTY;
     *slot = shelf->ring[(end == CP_OLDEST ? shelf->tail++ : --shelf->head) & shelf->mask];
+    if (shelf->head == shelf->tail)
+        slice->stocked_at = CP_NEVER;
     move(*slot, SHELVED, to);
     return CP_SHELF_DONE;
 }
@@ -54,6 +56,8 @@ static enum cp_shelf_outcome give_at(struct cp_slice *slice, uint32_t cpu, enum 
         return outcome;
     cp_slot_pass(slot, CP_TAG_SHELVED);
     move(slot, known_of(slot)->place, SHELVED);
+    if (shelf->head == shelf->tail)
+        slice->stocked_at = world.now;
     shelf->ring[(end == CP_OLDEST ? --shelf->tail : shelf->head++) & shelf->mask] = slot;
     return CP_SHELF_DONE;
 }

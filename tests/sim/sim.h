@@ -71,6 +71,19 @@
     X(FETCH, "slice %d visits slot %d")                                                                        \
     X(ASK, "slice %d asks slot %d's worker, to end as %d")                                                     \
     X(PUT_OLDEST, "slice %d puts slot %d back as its oldest: outcome %d")                                      \
+    X(MEET, "slice %d starves, and knows %d neighbours")                                                       \
+    X(NO_ROOM, "slice %d has no room for what slice %d may give")                                              \
+    X(PASS, "slice %d passes slice %d: %d on its shelf")                                                       \
+    X(LEND, "slice %d asks slice %d for %d")                                                                   \
+    X(ASKED, "slice %d is asked by slice %d")                                                                  \
+    X(ASKED_LATE, "slice %d is asked by slice %d for another life of it")                                      \
+    X(CALL_BACK, "slice %d calls back its want from slice %d")                                                 \
+    X(MOVE, "slice %d: slot %d's worker goes to slice %d")                                                     \
+    X(ANSWER, "slice %d answers: %d workers, %d places")                                                       \
+    X(ADOPT_WORKER, "slice %d: slot %d adopts worker %d")                                                      \
+    X(ADOPT_PLACE, "slice %d: slot %d is a place more")                                                        \
+    X(BRING, "slice %d looks at its coldest, slot %d: kept %d")                                                \
+    X(HELD, "slice %d has nothing on its way")                                                                 \
     X(DETACH, "client %d takes slot %d out of slice %d's pool")                                                \
     X(OPERATE, "pool %d: operation %d, %d")                                                                    \
     X(LEAVE_CPU, "slice %d goes on on the portable shelf: %d")                                                 \
@@ -133,6 +146,7 @@ struct known {
     bool alive;         /* its worker was initialised and not terminated */
     enum reason doom;   /* for which the manager ends it */
     enum reason reason; /* for which a client ended it */
+    uint32_t worker;    /* its number, while alive */
     uint32_t opens;     /* count: the late result of an older open is void */
     uint32_t round;     /* of opens, see struct cp_slice */
 };
@@ -157,6 +171,14 @@ struct ask {
     unsigned number;
 };
 
+/* One of a slice's records for its neighbours. */
+struct record {
+    struct cp_want want;
+    struct cp_slice *asker, *neighbour;
+    uint64_t epoch; /* the neighbour's */
+    bool under_way; /* lent, as the oracle knows it */
+};
+
 struct shelf {
     uint32_t flags; /* enum cp_shelf_flag */
     uint32_t head, tail, mask;
@@ -170,7 +192,10 @@ struct cp_slice {
     /* As the real one has it. */
     struct shelf shelf;
     cp_slot *slots;
-    uint32_t capacity;
+    uint32_t capacity; /* slots that there are */
+    uint32_t limit;    /* of its share of the pool's size */
+    struct record *records;
+    struct cp_want **wants;
     cp_slot *returned;
     bool nudged;
     uint64_t epoch;
@@ -182,13 +207,15 @@ struct cp_slice {
     int64_t timer;          /* when its wake-up is due */
     int64_t last_operation; /* on its way; they stay in order */
     bool paused, draining;
+    bool holding;           /* its moves are held, and it has yet to say that none is under way */
     /* The oracle's. */
     struct known *known;     /* of each slot */
     uint32_t at[PLACES];     /* slots by place */
     struct cp_list arrivals; /* of queued requests */
     uint32_t notices;        /* requests that the manager found abandoned and whose notice it must await */
     uint32_t returning;      /* clients that have a part of the returned list or owe a look at `waiting` */
-    uint64_t opened, terminated;
+    uint64_t opened, terminated, adopted, moved; /* workers */
+    int64_t hungry_at, stocked_at; /* since then it starves, or has workers on its shelf; CP_NEVER: it does not */
     uint32_t target;             /* of its quota */
     uint32_t failures, round;    /* of opens: those that begin between two failures are one round */
     int64_t not_before, overdue; /* between these the next open after a failure begins */
@@ -214,6 +241,10 @@ enum mail {
     MAIL_FLUSH,
     MAIL_DETACH,
     MAIL_INFO,
+    MAIL_HOLD,
+    MAIL_RELEASE,
+    MAIL_ASK,
+    MAIL_ANSWER,
 };
 
 struct message {
@@ -222,6 +253,8 @@ struct message {
     struct ask *ask;
     cp_slot *slot;
     struct client *client; /* of a detach */
+    struct record *record;
+    uint64_t epoch;        /* of an operation: which life of the slice it is for */
     uint32_t value;        /* of an operation: a count, or whether */
     uint32_t serial;       /* known.opens, where that matters */
     struct message *next;  /* behind it in the inbox, or spare */
@@ -249,7 +282,12 @@ struct pool {
     uint64_t generation;                       /* of its handles */
     unsigned busy;                             /* slices that have not opened, or not finished, yet */
     struct cp_slice *slices;                   /* one for each shard */
-    bool fifo, managed, lazy, portable, looks; /* drawn at each opening */
+    bool fifo, managed, lazy, portable, looks, steals, movable; /* drawn at each opening */
+    uint32_t size, most;     /* what the quotas sum to, and may at most */
+    unsigned holding;        /* slices that have yet to say that nothing is on its way; then the operation goes on */
+    unsigned operating;      /* slices that have yet to perform it */
+    enum mail operation;
+    uint32_t value;
 };
 
 /* How a client's checkout ends. */
@@ -322,6 +360,7 @@ struct world {
     unsigned step_bits, mail_bits, hold_bits, timeout_bits;
     unsigned fault_bits;
     bool outage;
+    int64_t settled_at; /* nothing fails since then */
     unsigned shard_count, pool_count, client_count, ask_count;
     struct shard *shards;
     struct pool *pools;
@@ -414,6 +453,22 @@ void refresh_one(struct cp_slice *slice);
 /* It goes when it comes to the manager, at once if it is in its hands. */
 void doom(struct cp_slice *slice, cp_slot *slot, enum reason reason);
 
+/* --- steal.c --- */
+
+bool is_steal(const struct cp_action *action);
+bool perform_steal(struct cp_slice *slice, const struct cp_action *action);
+void deliver_ask(struct record *record);
+void deliver_answer(struct record *record);
+void nudge_slice(struct cp_slice *slice);
+/* An operation on all slices during which nothing may be on its way. */
+void begin_held(struct pool *pool, enum mail kind, uint32_t value);
+/* A slice has performed it: once all have, their moves are released. */
+void operated(struct pool *pool);
+/* The slice's manager rests. */
+void tell_held(struct cp_slice *slice);
+/* What of the pool is on its way. */
+uint32_t units_under_way(const struct pool *pool);
+
 /* --- visit.c --- */
 
 void look_at_all(struct cp_slice *slice);
@@ -428,6 +483,9 @@ void worker_opened(cp_slot *slot, bool ok);
 void worker_cancel_open(cp_slot *slot);
 void worker_terminate(cp_slot *slot);
 void worker_gone(cp_slot *slot);
+/* A new world has none; and none is left when everything is closed. */
+void forget_workers(void);
+void check_workers(void);
 
 /* --- client.c, giveback.c --- */
 
@@ -477,6 +535,8 @@ void check_sums(const struct cp_slice *slice);
 /* The core says that there is nothing to do. */
 void check_rest(const struct cp_slice *slice);
 void check_finish(const struct cp_slice *slice);
+/* L3 over the pool: notes since when the slice starves, and breaks when that was for too long beside an idle worker. */
+void check_hunger(struct cp_slice *slice);
 /* Everything, at any time; when nothing is under way; when everything is closed. */
 void check_world(void);
 void check_quiescent(void);

@@ -1,5 +1,44 @@
 /* tests/sim/worker.c: workers: init and terminate, at once or later, and an origin that may be down. */
+#include <stdlib.h>
+
 #include "sim.h"
+
+/* Which workers there are: a worker that came from another slice is terminated once all the same (L6). */
+static struct {
+    bool *alive;
+    uint32_t count, room;
+} workers;
+
+static void begin_worker(struct known *known)
+{
+    if (workers.count == workers.room) {
+        workers.room = workers.room ? 2 * workers.room : 1024;
+        workers.alive = realloc(workers.alive, workers.room);
+        if (!workers.alive)
+            broke("oracle", "no memory for %u workers", workers.room);
+    }
+    known->worker = workers.count;
+    workers.alive[workers.count++] = true;
+}
+
+static void end_worker(const struct known *known)
+{
+    if (!workers.alive[known->worker])
+        broke("L6", "worker %u is terminated twice", known->worker);
+    workers.alive[known->worker] = false;
+}
+
+void forget_workers(void)
+{
+    workers.count = 0;
+}
+
+void check_workers(void)
+{
+    for (uint32_t i = 0; i < workers.count; i++)
+        if (workers.alive[i])
+            broke("L6", "worker %u is never terminated", i);
+}
 
 static bool init_succeeds(void)
 {
@@ -29,6 +68,8 @@ void worker_opened(cp_slot *slot, bool ok)
     slot->since = world.now;
     open_ended(slice, slot, ok);
     if (ok)
+        begin_worker(known_of(slot));
+    if (ok)
         cp_core_opened(&slice->core, slot);
     else
         cp_core_open_failed(&slice->core, slot, world.now);
@@ -44,6 +85,7 @@ void worker_terminate(cp_slot *slot)
 {
     move(slot, HELD, CLOSING);
     known_of(slot)->alive = false;
+    end_worker(known_of(slot));
     if (draw(2))
         worker_gone(slot);
     else

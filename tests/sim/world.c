@@ -13,12 +13,23 @@ static unsigned between(unsigned least, unsigned most)
     return least + (unsigned)draw(most - least + 1);
 }
 
+static uint32_t power_of_two(uint32_t least)
+{
+    uint32_t power = 1;
+    while (power < least)
+        power *= 2;
+    return power;
+}
+
 static void make_slice(struct cp_slice *slice, struct pool *pool, struct shard *shard, uint32_t capacity)
 {
     slice->number = pool->number * world.shard_count + shard->number;
     slice->pool = pool;
     slice->shard = shard;
     slice->capacity = capacity;
+    slice->hungry_at = slice->stocked_at = CP_NEVER;
+    slice->records = provide(world.shard_count, sizeof *slice->records);
+    slice->wants = provide(world.shard_count, sizeof(struct cp_want *));
     slice->timer = CP_NEVER;
     slice->slots = provide(capacity, sizeof *slice->slots);
     slice->known = provide(capacity, sizeof *slice->known);
@@ -52,7 +63,9 @@ static void make_pools(unsigned capacity_bits)
         pool->number = i;
         pool->slices = provide(world.shard_count, sizeof *pool->slices);
         for (unsigned j = 0; j < world.shard_count; j++)
-            make_slice(&pool->slices[j], pool, &world.shards[j], UINT32_C(1) << draw(capacity_bits + 1));
+            pool->most += pool->slices[j].limit = UINT32_C(1) << draw(capacity_bits + 1);
+        for (unsigned j = 0; j < world.shard_count; j++)
+            make_slice(&pool->slices[j], pool, &world.shards[j], power_of_two(pool->most));
         pool_open(pool);
     }
 }
@@ -74,6 +87,7 @@ static uint64_t make_world(uint64_t seed)
 {
     bool large = seed % 256 == 255;
     clear_world();
+    forget_workers();
     world.seed = seed;
     world.random = (seed + 1) * UINT64_C(0x9E3779B97F4A7C15);
     cp_list_init(&world.spare_asks);
@@ -170,11 +184,15 @@ static void operate_any(void)
     static const enum mail kinds[] = {MAIL_PAUSE, MAIL_DRAIN, MAIL_RESIZE, MAIL_WARM, MAIL_FLUSH, MAIL_INFO};
     enum mail kind = kinds[draw(sizeof kinds / sizeof *kinds)];
     struct pool *pool = &world.pools[draw(world.pool_count)];
-    bool counts = kind == MAIL_RESIZE || kind == MAIL_WARM, whether = draw(2);
+    bool whether = draw(2);
     note(NOTE_OPERATE, (int)pool->number, (int)kind, whether);
+    if (kind == MAIL_RESIZE || kind == MAIL_FLUSH) {
+        begin_held(pool, kind, kind == MAIL_RESIZE ? (uint32_t)draw(UINT32_MAX) : whether);
+        return;
+    }
     for (unsigned i = 0; i < world.shard_count; i++) {
         struct cp_slice *slice = &pool->slices[i];
-        send_operation(kind, slice, NULL, counts ? 1 + (uint32_t)draw(slice->capacity) : whether);
+        send_operation(kind, slice, NULL, kind == MAIL_WARM ? 1 + (uint32_t)draw(slice->limit) : whether);
     }
 }
 
@@ -213,6 +231,7 @@ static void end_operations(struct pool *pool)
 static void end_faults(void)
 {
     set_outage(false);
+    world.settled_at = world.now + (TICK << (world.hold_bits + 2)); /* the last stall is over by then */
     for (unsigned i = 0; i < world.pool_count; i++)
         end_operations(&world.pools[i]);
     for (unsigned i = 0; i < world.shard_count; i++) {
