@@ -909,7 +909,8 @@ PROMISE(n17_who_waits_when_a_ping_stops_the_pool_is_told_its_reason)
 {
     struct caller waiters[2];
     corepool_pool_t pool =
-        script_open_on_two(&script_class, 2, &(corepool_pool_options_t){.idle_timeout_ms = 20});
+        script_open_on_two(&script_class, 2, &(corepool_pool_options_t){.idle_timeout_ms = 20,
+                                                                            .policy = COREPOOL_POLICY_LOCAL_ONLY});
     corepool_pool_t there = corepool_pool_at(pool, 1);
     corepool_lease_t lease = laws_take(there);
     for (unsigned i = 0; i < 2; i++)

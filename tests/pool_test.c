@@ -313,7 +313,8 @@ Test(pool, statistics_sum_to_the_quota_and_count_what_happened)
     corepool_lease_t lease;
     laws_start(NULL);
     corepool_pool_t pool =
-        laws_open_with(&laws_class, &count, 3, &(corepool_pool_options_t){.backoff_min_ms = 1});
+        laws_open_with(&laws_class, &count, 3,
+                       &(corepool_pool_options_t){.backoff_min_ms = 1, .policy = COREPOOL_POLICY_LOCAL_ONLY});
     laws_await_idle(pool, 3);
     pool = corepool_pool_at(pool, 0);
     uint64_t quota = laws_stats(pool).quota, taken = 0;

@@ -81,6 +81,15 @@ static int open_worker(corepool_worker_t *worker, void *pool_state, void **resou
     return *resource ? COREPOOL_OK : COREPOOL_ENOMEM;
 }
 
+/* It may be another's when it ends. */
+static int open_movable(corepool_worker_t *worker, void *pool_state, void **resource)
+{
+    int status = open_worker(worker, pool_state, resource);
+    if (status == COREPOOL_OK)
+        ((struct laws_unit *)*resource)->worker = NULL;
+    return status;
+}
+
 static int open_slowly(corepool_worker_t *worker, void *pool_state, void **resource)
 {
     wait_while_held(pool_state);
@@ -115,7 +124,7 @@ static int end_worker(corepool_worker_t *worker, void *pool_state, void *resourc
 {
     struct laws_count *count = pool_state;
     struct laws_unit *unit = resource;
-    if (atomic_fetch_add(&unit->ended, 1) || unit->worker != worker || unit->count != count)
+    if (atomic_fetch_add(&unit->ended, 1) || (unit->worker && unit->worker != worker) || unit->count != count)
         atomic_fetch_add(&count->twice, 1);
     atomic_fetch_add(&count->reasons[reason], 1);
     atomic_fetch_add(&count->terminated, 1);
@@ -142,6 +151,15 @@ const corepool_class_t laws_plain_class = {.name = "plain",
                                            .init = open_worker,
                                            .init_cancel = cancel_open,
                                            .terminate = end_worker};
+const corepool_class_t laws_movable_class = {.name = "movable",
+                                             .flags = COREPOOL_CLASS_MOVABLE,
+                                             .pool_init = open_pool,
+                                             .pool_terminate = close_pool,
+                                             .init = open_movable,
+                                             .checkout = check_out,
+                                             .checkin = check_in,
+                                             .terminate = end_worker};
+
 const corepool_class_t laws_blocking_class = {.name = "blocking",
                                               .flags = COREPOOL_CLASS_BLOCKING,
                                               .pool_init = open_pool,

@@ -42,7 +42,7 @@ struct laws_count {
 /* The resource of the counting classes. */
 struct laws_unit {
     struct laws_count *count;
-    corepool_worker_t *worker;
+    corepool_worker_t *worker; /* NULL: it may move */
     unsigned serial; /* 0 for the pool's first, … */
     _Atomic unsigned in_use, ended;
     struct laws_unit *next;
@@ -52,6 +52,8 @@ struct laws_unit {
 extern const corepool_class_t laws_class;
 /* The same without checkout and checkin callbacks. */
 extern const corepool_class_t laws_plain_class;
+/* The same with COREPOOL_CLASS_MOVABLE. */
+extern const corepool_class_t laws_movable_class;
 /* The same with COREPOOL_CLASS_BLOCKING. */
 extern const corepool_class_t laws_blocking_class;
 
