@@ -105,6 +105,13 @@ double run_cpu_us(const struct run *run)
     return run->cpu_us;
 }
 
+double run_stolen(const struct run *run)
+{
+    if (run->shards == 0)
+        return -1;
+    return run->checkouts > 0 ? (double)run->stolen * 1000 / (double)run->checkouts : 0;
+}
+
 double run_balance(const struct run *run)
 {
     return run->balance;

@@ -70,6 +70,7 @@ struct run {
     double balance; /* checkouts of the most to the least loaded shard; negative: not more than one slice;
                      * HUGE_VAL: one had none */
     uint64_t checkouts; /* of the whole run, as the pool counts */
+    uint64_t stolen;    /* likewise: workers, and places without one, that came to shards from others */
     uint64_t behind;    /* arrivals that were due and not begun when time was up */
     unsigned shards, moments;
     bool *has_slice;        /* of the pool, by shard; NULL for peers */
@@ -113,6 +114,7 @@ double run_per_s(const struct run *run);
 double run_ratio(const struct run *run);
 double run_useful(const struct run *run);
 double run_cpu_us(const struct run *run);
+double run_stolen(const struct run *run); /* per 1000 checkouts; negative for a peer */
 double run_balance(const struct run *run);
 
 #endif

@@ -166,7 +166,7 @@ bool measure_cell(const struct options *options, struct cell *cell)
     prepare(run, &subject);
     bool on = run_open(options, cell, &subject, run, &sum);
     run->checkouts = sum.all;
-    (void)subject_close(&subject, sum.all);
+    run->stolen = subject_close(&subject, sum.all).stolen;
     if (on) {
         histogram_merge(&cell->waits, &sum.waits);
         cell->done++;

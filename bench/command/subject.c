@@ -43,6 +43,7 @@ static int close_resource(corepool_worker_t *worker, void *pool_state, void *res
 
 static const corepool_class_t resource_class = {
     .name = "resource",
+    .flags = COREPOOL_CLASS_MOVABLE,
     .pool_init = note_slice,
     .init = open_resource,
     .terminate = close_resource,

@@ -80,6 +80,7 @@ static void print_cell(FILE *out, const struct cell *cell)
             cell_spread(cell, run_ratio).median);
     print_waits(out, &cell->waits);
     print_optional(out, 8, 1, useful < 0 ? useful : useful * 100);
+    print_optional(out, 8, 3, cell_spread(cell, run_stolen).median);
     print_optional(out, 8, 2, cell_spread(cell, run_balance).median);
     fputc('\n', out);
 }
@@ -115,9 +116,9 @@ static bool has_floor(const struct matrix *matrix)
 void report_table(FILE *out, const struct options *options, const struct matrix *matrix)
 {
     (void)options;
-    fprintf(out, "\n%-16s %5s %7s %9s %-8s %12s %12s %12s %7s %9s %9s %9s %9s %9s %8s %8s\n", "", "thr", "size",
-            "hold us", "skew", "pairs/s", "least", "most", "ratio", "p50 us", "p99", "p99.9", "p99.99", "max",
-            "useful%", "balance");
+    fprintf(out, "\n%-16s %5s %7s %9s %-8s %12s %12s %12s %7s %9s %9s %9s %9s %9s %8s %8s %8s\n", "", "thr",
+            "size", "hold us", "skew", "pairs/s", "least", "most", "ratio", "p50 us", "p99", "p99.9", "p99.99",
+            "max", "useful%", "stolen", "balance");
     for (unsigned i = 0; i < matrix->count; i++)
         if (matrix->cells[i].done > 0)
             print_cell(out, &matrix->cells[i]);

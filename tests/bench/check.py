@@ -104,6 +104,7 @@ def check_run(label, run, first):
     if first["pairs"] > 0:
         check(near(run["ratio"], run["pairs_per_s"] / first["pairs_per_s"]), f"{label}: ratio {run['ratio']}")
     if "history" in run:
+        check(run["stolen"] >= 0, f"{label}: {run['stolen']} stolen")
         last = [0] * len(run["history"][0]["checkouts"])
         for moment in run["history"]:
             counts = [count or 0 for count in moment["checkouts"]]
@@ -153,6 +154,16 @@ def check_every_option():
     measure("--policy", "local", "--pin", "--closed", "--callers", "blocking", "--shelf", "portable")
     measure("--policy", "local,managed", "--callers", "loop", "--threads", "9", "--size", "2", "--hold", "0,3,1000sleep",
             "--skew", "uniform,one-cpu,hot,bursts", expect=24)
+
+
+def check_stealing():
+    """With workers on both shards and all callers on one, the others come over, once; not where that is off."""
+    if os.sched_getaffinity(0) == {min(os.sched_getaffinity(0))}:
+        print("one CPU: stealing is not checked")
+        return
+    result = measure("--policy", "local,local-only", "--skew", "one-cpu", "--threads", "8", "--size", "8", "--hold", "200sleep")
+    stolen = [cell["runs"][0]["stolen"] for cell in result["configurations"]]
+    check(0 < stolen[0] <= 8 and stolen[1] == 0, f"--skew one-cpu: {stolen} stolen")
 
 
 def check_synthetic():
@@ -246,6 +257,7 @@ def main():
         check_contradictions()
         check_output_is_tried_first(folder)
         check_every_option()
+        check_stealing()
         check_synthetic()
         check_open_loop()
         check_peers()
