@@ -44,6 +44,7 @@ void cp_core_init(struct cp_core *core, const struct cp_core_options *options, c
     cp_list_init(&core->requests);
     cp_look_init(core);
     cp_steal_init(core);
+    cp_evacuate_init(core);
     cp_shed_init(&core->shed, options->shed_target_ns, options->shed_interval_ns);
     core->target = options->quota;
     ADD(core->quota, options->quota);
@@ -503,13 +504,13 @@ bool cp_core_brings_oldest(const struct cp_core *core)
 static bool is_shelving(const struct cp_core *core, int64_t now_ns)
 {
     return core->idle && cp_list_is_empty(&core->requests) && !cp_core_holds(core) && !core->options.managed &&
-           !cp_steal_listens(core, now_ns);
+           !cp_steal_listens(core, now_ns) && !cp_evacuate_listens(core, now_ns);
 }
 
 static void next_anywhere(struct cp_core *core, int64_t now_ns, struct cp_action *action)
 {
     bool requests = !cp_list_is_empty(&core->requests), holds = cp_core_holds(core);
-    bool asked = cp_steal_listens(core, now_ns);
+    bool asked = cp_steal_listens(core, now_ns) || cp_evacuate_listens(core, now_ns);
     if (has_late(core)) {
         refuse(core, last_request(core), CP_DRAINING, action);
     } else if (requests && core->idle && !core->paused) {
@@ -556,7 +557,8 @@ void cp_core_next(struct cp_core *core, int64_t now_ns, struct cp_action *action
     if (cp_visit_next(core, now_ns, action))
         return;
     cp_steal_update(core, now_ns);
-    if (cp_steal_next_first(core, action))
+    cp_evacuate_update(core, now_ns);
+    if (cp_evacuate_next_first(core, action) || cp_steal_next_first(core, action))
         return;
     if (core->closed) {
         if (!refuse_while_closed(core, action))
@@ -566,7 +568,7 @@ void cp_core_next(struct cp_core *core, int64_t now_ns, struct cp_action *action
     settle(core);
     if (core->doomed)
         cp_core_terminate_next(core, action);
-    else if (!cp_steal_next_give(core, now_ns, action))
+    else if (!cp_steal_next_give(core, now_ns, action) && !cp_evacuate_next(core, now_ns, action))
         next_anywhere(core, now_ns, action);
     if (action->what == CP_DO_NOTHING)
         next_on_thread(core, now_ns, action);
@@ -576,13 +578,15 @@ void cp_core_next(struct cp_core *core, int64_t now_ns, struct cp_action *action
 static bool wants_thread(const struct cp_core *core, int64_t now_ns)
 {
     return core->doomed || core->closed || core->look.stage != CP_VISIT_NONE || cp_look_is_due(core, now_ns) ||
-           may_refresh(core) || (wanted(core) && now_ns >= core->open_not_before) || cp_steal_wants_thread(core, now_ns);
+           may_refresh(core) || (wanted(core) && now_ns >= core->open_not_before) || cp_steal_wants_thread(core, now_ns) ||
+           cp_evacuate_wants_thread(core, now_ns);
 }
 
 void cp_core_next_anywhere(struct cp_core *core, int64_t now_ns, struct cp_action *action, bool *left)
 {
     *action = (struct cp_action){.what = CP_DO_NOTHING};
     cp_steal_update(core, now_ns);
+    cp_evacuate_update(core, now_ns);
     if (core->closed) {
         refuse_while_closed(core, action);
     } else {
@@ -599,6 +603,8 @@ int64_t cp_core_wake_at(const struct cp_core *core, int64_t now_ns)
 {
     int64_t open_at = wanted(core) && core->open_not_before > now_ns ? core->open_not_before : CP_NEVER;
     int64_t look_at = core->closed ? CP_NEVER : cp_look_due_at(core), steal_at = cp_steal_wake_at(core, now_ns);
+    int64_t push_at = cp_evacuate_wake_at(core, now_ns);
+    steal_at = steal_at < push_at ? steal_at : push_at;
     open_at = open_at < look_at ? open_at : look_at;
     return open_at < steal_at ? open_at : steal_at;
 }
@@ -629,5 +635,6 @@ const char *cp_core_check(const struct cp_core *core)
         return "L5: the queue does not match its count";
     if (core->idle && GET(core->waiting) && !core->closed && !core->paused)
         return "L3: a request waits beside an idle worker";
-    return cp_steal_check(core);
+    const char *broken = cp_steal_check(core);
+    return broken ? broken : cp_evacuate_check(core);
 }

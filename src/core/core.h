@@ -13,11 +13,11 @@
 #ifndef CP_CORE_CORE_H
 #define CP_CORE_CORE_H
 
+#include "core/evacuate.h"
 #include "core/histogram.h"
 #include "core/look.h"
 #include "core/request.h"
 #include "core/shed.h"
-#include "core/steal.h"
 
 struct cp_core_options {
     uint32_t quota;
@@ -71,6 +71,7 @@ struct cp_core {
     uint64_t random;
     struct cp_look look;
     struct cp_steal steal;
+    struct cp_evacuation evacuation;
 };
 
 /* What the counts are at one moment: L1 holds of them whenever it is taken. */
@@ -101,6 +102,9 @@ enum cp_do {
     CP_DO_BRING,     /* the oldest off the shelf: cp_steal_brought; a doomed one is cp_core_doom and the next */
     CP_DO_MOVE,      /* slot's worker into the want's last entry; the slot is put by */
     CP_DO_ANSWER,    /* send the want back: cp_steal_answered there */
+    CP_DO_PUSH,      /* send the want to its neighbour: cp_evacuate_pushed there; if that has finished: cp_evacuate_returned */
+    CP_DO_TAKE,      /* if there is room for cp_evacuate_room slots, as CP_DO_ADOPT but then cp_evacuate_taken; in any case send it
+                      * back: cp_evacuate_returned there */
     CP_DO_ADOPT,     /* give what the want brings slots, by cp_steal_adopt and cp_steal_adopt_place; then cp_steal_home */
     CP_DO_FINISH,    /* closed and every slot is vacant; returned once */
 };

@@ -157,7 +157,7 @@ bool cp_steal_lend(struct cp_core *core, struct cp_want *want, uint32_t shelved)
 
 static bool may_ask(const struct cp_steal *steal, const struct cp_want *want, int64_t now_ns)
 {
-    return !want->lent && now_ns >= want->rest_until && (!steal->standing || now_ns >= want->stand_until);
+    return !want->lent && !want->pushed && now_ns >= want->rest_until && (!steal->standing || now_ns >= want->stand_until);
 }
 
 /* Who is next in this round; NULL: it is over. */
@@ -304,6 +304,10 @@ void cp_steal_home(struct cp_core *core, struct cp_want *want, int64_t now_ns)
 {
     struct cp_steal *steal = &core->steal;
     uint32_t got = units(want);
+    if (want->pushed) {
+        cp_evacuate_home(core, want, now_ns);
+        return;
+    }
     want->lent = false;
     want->workers = want->places = 0;
     steal->lent--;
@@ -398,8 +402,7 @@ static void put_by_one(struct cp_core *core, cp_slot *slot)
     core->target--;
 }
 
-/* The idle worker that is so for longest. */
-static void move_worker(struct cp_core *core, struct cp_want *want, int64_t now_ns, struct cp_action *action)
+void cp_steal_move_worker(struct cp_core *core, struct cp_want *want, int64_t now_ns, struct cp_action *action)
 {
     cp_slot *slot = cp_core_take_oldest_idle(core);
     want->moved[want->workers++] = (struct cp_moved){.since = slot->since,
@@ -417,7 +420,7 @@ static void move_worker(struct cp_core *core, struct cp_want *want, int64_t now_
     *action = (struct cp_action){.what = CP_DO_MOVE, .slot = slot, .want = want};
 }
 
-static void move_place(struct cp_core *core, struct cp_want *want)
+void cp_steal_move_place(struct cp_core *core, struct cp_want *want)
 {
     cp_slot *slot = first_slot(&core->vacant_slots);
     cp_list_unlink(&slot->link);
@@ -435,7 +438,7 @@ static void move_place(struct cp_core *core, struct cp_want *want)
 static void move_free_places(struct cp_core *core, struct cp_want *want)
 {
     while (want->takes_places && units(want) < want->wanted && GET(core->vacant) && claim(want))
-        move_place(core, want);
+        cp_steal_move_place(core, want);
 }
 
 /* --- giving what may move -------------------------------------------------------------------------------------------------- */
@@ -444,7 +447,7 @@ static void move_free_places(struct cp_core *core, struct cp_want *want)
 static bool give(struct cp_core *core, struct cp_want *want, int64_t now_ns, struct cp_action *action)
 {
     if (core->idle && claim(want)) {
-        move_worker(core, want, now_ns, action);
+        cp_steal_move_worker(core, want, now_ns, action);
         return true;
     }
     if (core->idle)
@@ -531,11 +534,11 @@ bool cp_steal_brought(struct cp_core *core, cp_slot *slot, int64_t now_ns)
 static bool give_pressed(struct cp_core *core, struct cp_want *want, int64_t now_ns, struct cp_action *action)
 {
     if (core->options.movable && core->idle && claim(want)) {
-        move_worker(core, want, now_ns, action);
+        cp_steal_move_worker(core, want, now_ns, action);
         return true;
     }
     if (want->takes_places && GET(core->vacant) && claim(want)) {
-        move_place(core, want);
+        cp_steal_move_place(core, want);
         return answer(want, action);
     }
     bool retires = !core->options.movable && core->idle && !is_retiring(core) && is_urgent(core, want, now_ns);
@@ -581,7 +584,7 @@ void cp_steal_hold(struct cp_core *core, bool held)
 
 bool cp_steal_is_home(const struct cp_core *core)
 {
-    return core->steal.lent == 0 && cp_list_is_empty(&core->steal.asked);
+    return core->steal.lent == 0 && cp_list_is_empty(&core->steal.asked) && cp_evacuate_is_home(core);
 }
 
 bool cp_steal_wants_thread(const struct cp_core *core, int64_t now_ns)

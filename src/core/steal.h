@@ -76,6 +76,7 @@ struct cp_want {
     struct cp_moved moved[CP_STEAL_BATCH];
     /* The asker's. */
     bool lent;
+    bool pushed;           /* not at home, for a push: see evacuate.h */
     int64_t rest_until;    /* not to be asked before */
     int64_t stand_until;   /* not to be left standing before … */
     int64_t stand_ns;      /* … and how long that was after the last answer in vain */
@@ -164,6 +165,10 @@ bool cp_steal_is_home(const struct cp_core *core);
 
 /* Keeps what neighbours see up to date; called before anything is decided. */
 void cp_steal_update(struct cp_core *core, int64_t now_ns);
+
+/* For core/evacuate.c: the idle worker that is so for longest (there is one), or a vacant place, into the want. */
+void cp_steal_move_worker(struct cp_core *core, struct cp_want *want, int64_t now_ns, struct cp_action *action);
+void cp_steal_move_place(struct cp_core *core, struct cp_want *want);
 
 /* The next step, true when *action is set: what goes before anything else, while closed, too; what goes before own requests
  * are served, or who asked presses too little; when there is nothing else to do. */

@@ -272,6 +272,8 @@ static bool perform(struct cp_slice *slice, const struct cp_action *action)
     case CP_DO_BRING:
     case CP_DO_MOVE:
     case CP_DO_ANSWER:
+    case CP_DO_PUSH:
+    case CP_DO_TAKE:
     case CP_DO_ADOPT: cp_slice_steal(slice, action); return true;
     case CP_DO_FINISH: do_finish(slice); return false;
     }

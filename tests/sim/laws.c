@@ -204,6 +204,26 @@ void check_sums(const struct cp_slice *slice)
               slice->returned->number);
 }
 
+/* Whether this record could take something away now. */
+static bool is_idle_record(const struct cp_want *want)
+{
+    return !want->lent && !want->pushed && !want->neighbour->evacuation.on;
+}
+
+/* What can go, goes. */
+static void check_leaves(const struct cp_slice *slice)
+{
+    const struct cp_core *core = &slice->core;
+    uint32_t stays = core->vacant + (slice->pool->movable ? slice->at[HELD] + slice->at[SHELVED] : 0);
+    if (!core->evacuation.on || core->closed || slice->paused || core->steal.held || core->quota != slice->target ||
+        core->waiting || !core->steal.wants || world.now < core->evacuation.rest_until)
+        return;
+    for (uint32_t i = 0; i < core->steal.count; i++)
+        if (is_idle_record(slice->wants[i]) && stays)
+            broke("push", "slice %u is parked and keeps %u units from slice %u", slice->number, stays,
+                  slice->records[i].neighbour->number);
+}
+
 void check_rest(const struct cp_slice *slice)
 {
     const struct cp_core *core = &slice->core;
@@ -226,14 +246,16 @@ void check_rest(const struct cp_slice *slice)
     bool holds = cp_core_holds(core);
     if ((slice->paused || slice->draining) && !holds)
         broke("L3", "slice %u is paused or draining and holds nothing back", slice->number);
-    if (!core->options.managed && slice->at[HELD] && !holds)
+    bool leaves = core->evacuation.on;
+    if (!core->options.managed && slice->at[HELD] && !holds && !leaves)
         broke("L3", "slice %u keeps %u workers from its shelf", slice->number, slice->at[HELD]);
     bool asked = !cp_list_is_empty(&core->steal.asked), shrinks = core->quota != slice->target;
     bool gives = asked && !slice->paused && !shrinks && slice->target && slice->pool->movable;
     bool listens = slice->shelf.flags & CP_SHELF_WAITING;
-    if (!core->options.managed && (listens ? !(waiting || holds || asked) : waiting || holds || gives))
+    if (!core->options.managed && (listens ? !(waiting || holds || asked || leaves) : waiting || holds || gives))
         broke("L3", "slice %u: %u requests wait and its shelf says %s", slice->number, waiting,
               waiting ? "none" : "some");
+    check_leaves(slice);
     if (opens_in_order(slice) && (!slice->failures || world.now >= slice->overdue))
         broke("L3", "slice %u opens nothing, with %u waiting and %u vacant", slice->number, waiting,
               slice->at[VACANT]);

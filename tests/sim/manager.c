@@ -92,8 +92,22 @@ bool leave_cpu(struct cp_slice *slice)
     return true;
 }
 
+/* The shard's CPU is gone for longer; or it was. The slices of a pool that opens do not know each other yet. */
+static void park(struct cp_slice *slice)
+{
+    bool parked = slice->shard->off_cpu;
+    if (slice->epoch == 0 || (parked && !slice->pool->open))
+        return;
+    note(NOTE_PARK, (int)slice->number, parked, 0);
+    if (parked && !(slice->shelf.flags & CP_SHELF_PORTABLE))
+        leave_cpu(slice);
+    cp_evacuate(&slice->core, parked);
+}
+
 static void regain_cpu(struct cp_slice *slice)
 {
+    if (!slice->shard->off_cpu)
+        park(slice);
     if (!slice->lost_cpu || slice->shard->off_cpu)
         return;
     slice->shelf.flags &= ~(uint32_t)CP_SHELF_PORTABLE;
@@ -171,6 +185,9 @@ static void deliver(struct message *message)
     case MAIL_CLOSE: slice->close_wanted = true; break;
     case MAIL_ASK: deliver_ask(message->record); break;
     case MAIL_ANSWER: deliver_answer(message->record); break;
+    case MAIL_PARK: park(slice); break;
+    case MAIL_PUSH: deliver_push(message->record); break;
+    case MAIL_RETURN: deliver_return(message->record); break;
     case MAIL_EVICT:
     case MAIL_PAUSE:
     case MAIL_DRAIN:

@@ -82,6 +82,11 @@
     X(ANSWER, "slice %d answers: %d workers, %d places")                                                       \
     X(ADOPT_WORKER, "slice %d: slot %d adopts worker %d")                                                      \
     X(ADOPT_PLACE, "slice %d: slot %d is a place more")                                                        \
+    X(SEND_AWAY, "slice %d sends away %d workers, %d places")                                                  \
+    X(PUSHED_LATE, "slice %d is pushed what slice %d had, in another life of it")                              \
+    X(TAKE_PUSH, "slice %d takes what slice %d had: %d units")                                                 \
+    X(RETURNED_PUSH, "slice %d has its want for slice %d again, with %d units")                                \
+    X(PARK, "slice %d is parked: %d")                                                                          \
     X(BRING, "slice %d looks at its coldest, slot %d: kept %d")                                                \
     X(HELD, "slice %d has nothing on its way")                                                                 \
     X(DETACH, "client %d takes slot %d out of slice %d's pool")                                                \
@@ -176,7 +181,8 @@ struct record {
     struct cp_want want;
     struct cp_slice *asker, *neighbour;
     uint64_t epoch; /* the neighbour's */
-    bool under_way; /* lent, as the oracle knows it */
+    bool under_way; /* lent or pushed, as the oracle knows it */
+    bool sent;      /* its places are counted as gone */
 };
 
 struct shelf {
@@ -245,6 +251,9 @@ enum mail {
     MAIL_RELEASE,
     MAIL_ASK,
     MAIL_ANSWER,
+    MAIL_PARK,
+    MAIL_PUSH,
+    MAIL_RETURN,
 };
 
 struct message {
@@ -459,6 +468,8 @@ bool is_steal(const struct cp_action *action);
 bool perform_steal(struct cp_slice *slice, const struct cp_action *action);
 void deliver_ask(struct record *record);
 void deliver_answer(struct record *record);
+void deliver_push(struct record *record);
+void deliver_return(struct record *record);
 void nudge_slice(struct cp_slice *slice);
 /* An operation on all slices during which nothing may be on its way. */
 void begin_held(struct pool *pool, enum mail kind, uint32_t value);

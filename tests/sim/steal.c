@@ -123,6 +123,42 @@ static void answer(struct cp_slice *slice, struct record *record)
     send_record(MAIL_ANSWER, record->asker, record);
 }
 
+/* --- pushing --- */
+
+static uint32_t units(const struct cp_want *want)
+{
+    return want->workers + want->places;
+}
+
+static void push(struct cp_slice *slice, struct record *record)
+{
+    const struct cp_want *want = &record->want;
+    note(NOTE_SEND_AWAY, number(slice), (int)want->workers, (int)want->places);
+    if (record->under_way || units(want) == 0 || units(want) > CP_STEAL_BATCH)
+        broke("push", "slice %u pushes %u units on slice %u", slice->number, units(want), record->neighbour->number);
+    record->under_way = record->sent = true;
+    slice->target -= want->places;
+    send_record(MAIL_PUSH, record->neighbour, record);
+}
+
+void deliver_push(struct record *record)
+{
+    struct cp_slice *slice = record->neighbour;
+    if (slice->epoch == record->epoch) {
+        cp_evacuate_pushed(&slice->core, &record->want);
+        return;
+    }
+    note(NOTE_PUSHED_LATE, number(slice), number(record->asker), 0);
+    send_record(MAIL_RETURN, record->asker, record);
+}
+
+void deliver_return(struct record *record)
+{
+    note(NOTE_RETURNED_PUSH, number(record->asker), number(record->neighbour), (int)units(&record->want));
+    record->under_way = false;
+    cp_evacuate_returned(&record->asker->core, &record->want);
+}
+
 /* --- adopting --- */
 
 void deliver_answer(struct record *record)
@@ -162,7 +198,7 @@ static void adopt_worker(struct cp_slice *slice, const struct cp_moved *moved)
     cp_steal_adopt(&slice->core, slot, moved);
 }
 
-static void adopt_all(struct cp_slice *slice, struct cp_want *want)
+static void adopt_units(struct cp_slice *slice, struct cp_want *want)
 {
     for (uint32_t i = 0; i < want->workers; i++)
         adopt_worker(slice, &want->moved[i]);
@@ -171,8 +207,30 @@ static void adopt_all(struct cp_slice *slice, struct cp_want *want)
         note(NOTE_ADOPT_PLACE, number(slice), (int)slot->number, 0);
         cp_steal_adopt_place(&slice->core, slot);
     }
-    slice->target += want->workers + want->places;
+    slice->target += units(want);
+}
+
+static void adopt_all(struct cp_slice *slice, struct cp_want *want)
+{
+    if (want->pushed && !record_of(want)->sent) /* it was never sent */
+        slice->target -= want->places;
+    record_of(want)->sent = false;
+    adopt_units(slice, want);
     cp_steal_home(&slice->core, want, world.now);
+}
+
+/* Now and then there is no memory. */
+static void take_push(struct cp_slice *slice, struct record *record)
+{
+    uint32_t room = cp_evacuate_room(&slice->core, &record->want);
+    if (room && room <= slice->capacity && !fault(4)) {
+        note(NOTE_TAKE_PUSH, number(slice), number(record->asker), (int)units(&record->want));
+        adopt_units(slice, &record->want);
+        cp_evacuate_taken(&record->want);
+    } else {
+        note(NOTE_NO_ROOM, number(slice), number(record->asker), 0);
+    }
+    send_record(MAIL_RETURN, record->asker, record);
 }
 
 bool is_steal(const struct cp_action *action)
@@ -190,6 +248,8 @@ bool perform_steal(struct cp_slice *slice, const struct cp_action *action)
     case CP_DO_BRING: bring(slice); break;
     case CP_DO_MOVE: move_worker(slice, action->slot, record); break;
     case CP_DO_ANSWER: answer(slice, record); break;
+    case CP_DO_PUSH: push(slice, record); break;
+    case CP_DO_TAKE: take_push(slice, record); break;
     case CP_DO_ADOPT: adopt_all(slice, action->want); break;
     default: broke("oracle", "slice %u: %d is about no other slice", slice->number, (int)action->what);
     }
@@ -202,7 +262,7 @@ uint32_t units_under_way(const struct pool *pool)
     for (unsigned i = 0; i < world.shard_count; i++) {
         const struct cp_slice *slice = &pool->slices[i];
         for (uint32_t j = 0; j < slice->core.steal.count; j++)
-            if (slice->wants[j]->lent)
+            if (slice->wants[j]->lent || slice->wants[j]->pushed)
                 units += slice->wants[j]->workers + slice->wants[j]->places;
     }
     return units;

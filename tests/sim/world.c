@@ -159,10 +159,14 @@ static void set_cpu(struct shard *shard, bool off)
         send_mail(MAIL_CPU, shard->slices[i], NULL, NULL, world.now);
 }
 
+/* Half of those that are away park, a while later: if they still are. */
 static void change_cpu(void)
 {
     struct shard *shard = any_shard();
     set_cpu(shard, !shard->off_cpu);
+    if (shard->off_cpu && draw(2))
+        for (unsigned i = 0; i < world.pool_count; i++)
+            send_mail(MAIL_PARK, shard->slices[i], NULL, NULL, world.now + delay(world.hold_bits));
 }
 
 static void set_outage(bool outage)
