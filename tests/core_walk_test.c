@@ -142,6 +142,8 @@ static bool step(struct walk *walk)
     case CP_DO_BRING:
     case CP_DO_MOVE:
     case CP_DO_ANSWER:
+    case CP_DO_PUSH:
+    case CP_DO_TAKE:
     case CP_DO_ADOPT: cr_assert_fail("there is no other slice"); break;
     case CP_DO_FINISH:
         cr_assert_not(walk->finished);

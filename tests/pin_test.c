@@ -7,6 +7,7 @@
 #include <linux/seccomp.h>
 #include <sched.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
@@ -134,6 +135,105 @@ Test(pin, a_shard_whose_cpu_is_gone_parks_and_serves_on_the_portable_shelf)
     laws_await_idle(pool, 2);
     corepool_pool_t later = laws_open(&laws_class, &later_count, 1, 0);
     cr_expect(laws_eventually(is_portable, &later), "a pool that was opened since");
+    laws_end();
+}
+
+/* --- two shards, the second of which loses its CPU --- */
+
+struct ends {
+    _Atomic unsigned opened, ended;
+};
+
+static int open_any(corepool_worker_t *worker, void *ends, void **resource)
+{
+    (void)worker;
+    *resource = ends;
+    atomic_fetch_add(&((struct ends *)ends)->opened, 1);
+    return COREPOOL_OK;
+}
+
+static int end_any(corepool_worker_t *worker, void *ends, void *resource, corepool_reason_t reason)
+{
+    (void)worker, (void)resource, (void)reason;
+    atomic_fetch_add(&((struct ends *)ends)->ended, 1);
+    return COREPOOL_OK;
+}
+
+static const corepool_class_t movable = {
+    .name = "movable", .flags = COREPOOL_CLASS_MOVABLE, .init = open_any, .terminate = end_any};
+static const corepool_class_t bound = {.name = "bound", .init = open_any, .terminate = end_any};
+
+/* A pool of four, two on each shard; then the second shard is parked, on the first one's CPU. */
+static corepool_pool_t start_and_park(const corepool_class_t *cls, struct ends *ends,
+                                      const corepool_pool_options_t *options)
+{
+    char cpus[32];
+    corepool_pool_t pool;
+    int first = laws_first_cpu(), second = laws_need_second_cpu();
+    snprintf(cpus, sizeof cpus, "%d,%d", first, second);
+    laws_start(&(corepool_runtime_options_t){.cpus = cpus});
+    first = laws_cpu_of(0);
+    cr_assert_eq(corepool_pool_open(laws_runtime(), cls, ends, 4, options, &pool), COREPOOL_OK);
+    laws_await_idle(pool, options ? 0 : 4);
+    laws_on_shard(1, lose_cpu, &first);
+    cr_assert(laws_eventually(is_parked, laws_runtime()));
+    return pool;
+}
+
+static bool has_left(void *pool)
+{
+    return laws_stats(corepool_pool_at(*(corepool_pool_t *)pool, 0)).quota == 4 &&
+           laws_stats(corepool_pool_at(*(corepool_pool_t *)pool, 1)).quota == 0;
+}
+
+Test(pin, a_parked_shard_hands_its_idle_workers_over_and_still_serves_who_asks_for_it)
+{
+    struct ends ends = {0};
+    corepool_pool_t pool = start_and_park(&movable, &ends, NULL);
+    cr_assert(laws_eventually(has_left, &pool));
+    cr_expect_eq(laws_stats(pool).idle, 4);
+    corepool_lease_t lease = laws_take(corepool_pool_at(pool, 1));
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+    cr_expect(laws_eventually(has_left, &pool), "again, after a while");
+    cr_expect_eq(atomic_load(&ends.opened), 4, "they moved, and none was opened in its place");
+    cr_expect_eq(atomic_load(&ends.ended), 0);
+    laws_end();
+    cr_expect_eq(atomic_load(&ends.ended), 4);
+}
+
+Test(pin, a_worker_that_is_leased_while_its_shard_parks_is_handed_over_when_it_is_given_back)
+{
+    struct ends ends = {0};
+    corepool_pool_t pool = start_and_park(&movable, &ends, &(corepool_pool_options_t){.flags = COREPOOL_POOL_LAZY});
+    corepool_lease_t lease = laws_take(corepool_pool_at(pool, 1));
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+    cr_expect(laws_eventually(has_left, &pool));
+    cr_expect_eq(laws_stats(pool).idle, 1);
+    cr_expect_eq(atomic_load(&ends.ended), 0);
+    laws_end();
+}
+
+Test(pin, workers_that_are_bound_to_a_shard_stay_when_it_parks)
+{
+    struct ends ends = {0};
+    corepool_pool_t pool = start_and_park(&bound, &ends, NULL);
+    for (unsigned i = 0; i < 2; i++) {
+        corepool_lease_t lease = laws_take(corepool_pool_at(pool, 1));
+        cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+    }
+    cr_expect_eq(laws_stats(corepool_pool_at(pool, 1)).quota, 2);
+    cr_expect_eq(atomic_load(&ends.ended), 0);
+    laws_end();
+}
+
+Test(pin, nothing_is_handed_over_in_a_pool_without_stealing)
+{
+    struct ends ends = {0};
+    const corepool_pool_options_t options = {.flags = COREPOOL_POOL_LAZY, .policy = COREPOOL_POLICY_LOCAL_ONLY};
+    corepool_pool_t pool = start_and_park(&movable, &ends, &options);
+    corepool_lease_t lease = laws_take(corepool_pool_at(pool, 1));
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+    cr_expect_eq(laws_stats(corepool_pool_at(pool, 1)).quota, 2);
     laws_end();
 }
 

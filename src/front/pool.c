@@ -149,6 +149,7 @@ static int open_slices(struct corepool_pool_impl *impl, const struct cp_slice_co
         opening.config.core.warm = cp_pool_quota_of(rank, slices, base->core.warm);
         opening.config.core.seed = (uint64_t)cp_now_ns() + home * UINT64_C(0x9E3779B97F4A7C15);
         opening.config.portable = is_portable(impl, &runtime->shard[home]);
+        opening.config.shared = slices < runtime->shards;
         if (!opening.config.portable)
             impl->cpus = impl->possible_cpus;
         int status = cp_shard_call(&runtime->shard[home], open_on_shard, &opening);
@@ -326,12 +327,12 @@ static void on_slice_finished(struct cp_slice *slice, void *context)
         owner.gone(owner.context, arg);
 }
 
-/* Under the lock it has not finished, or its epoch says so: then it is no other pool's. */
+/* Under the lock it has not finished, or its epoch says so: then it is no other pool's. All are there once the pool is known. */
 static struct cp_slice *find_sibling(void *context, unsigned shard, uint64_t *epoch)
 {
     struct corepool_pool_impl *impl = context;
     pthread_mutex_lock(&impl->runtime->lock);
-    struct cp_slice *slice = impl->own[shard];
+    struct cp_slice *slice = impl->known ? impl->own[shard] : NULL;
     *epoch = slice ? atomic_load(&slice->epoch) : 0;
     pthread_mutex_unlock(&impl->runtime->lock);
     return *epoch ? slice : NULL;

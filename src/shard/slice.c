@@ -112,12 +112,20 @@ bool cp_slice_leave_cpu(struct cp_slice *slice)
 
 void cp_slice_park(struct cp_slice *slice)
 {
+    uint64_t epoch;
     if (!slice->config.portable && !slice->lost_cpu)
         cp_slice_leave_cpu(slice);
+    /* A pool that is being opened has not all its slices yet. */
+    if (slice->config.shared || !slice->config.sibling(slice->config.context, slice->shard->index, &epoch))
+        return;
+    cp_evacuate(&slice->core, true);
+    cp_slice_touch(slice);
 }
 
 void cp_slice_regain(struct cp_slice *slice)
 {
+    cp_evacuate(&slice->core, false);
+    cp_slice_touch(slice);
     if (slice->lost_cpu && cp_shelf_change(&slice->shelf, 0, CP_SHELF_PORTABLE))
         slice->lost_cpu = false;
 }

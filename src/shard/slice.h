@@ -29,6 +29,7 @@ struct cp_slice_config {
     void *arg;
     const char *name;
     bool portable;  /* callers from several CPUs: the portable shelf */
+    bool shared;    /* other shards' callers come here, too */
     bool fifo;
     bool serialised; /* enqueue, checkout and checkin callbacks run here; managed, too */
     bool timed;     /* how long leases are held is measured */
@@ -43,7 +44,8 @@ struct cp_slice_config {
     bool (*changed)(struct cp_slice *slice, void *context);
     /* On the shard: a worker's ping has said that the whole pool is to close. */
     void (*stop)(struct cp_slice *slice, void *context, corepool_reason_t reason);
-    /* The slice of the same pool on that shard, with *epoch; NULL: there is none, or it has finished. On the shard. */
+    /* The slice of the same pool on that shard, with *epoch; NULL: there is none, or it has finished, or the pool is still being
+     * opened. On the shard. */
     struct cp_slice *(*sibling)(void *context, unsigned shard, uint64_t *epoch);
     void *context;
 };
@@ -184,7 +186,8 @@ bool cp_slice_accept(struct cp_request *request);
 /* The shelf is out of reach from this CPU: callers go on on the portable shelf. False: not now, a timer is set. */
 bool cp_slice_leave_cpu(struct cp_slice *slice);
 
-/* Its shard is parked: the shelf is portable from now on. */
+/* Its shard is parked: the shelf is portable from now on; if callers come here from this shard's CPUs only, workers and places
+ * go to the pool's other slices, as far as they may. May be repeated. */
 void cp_slice_park(struct cp_slice *slice);
 
 /* Brings the shelf back to rseq after the shard has its CPU again. */

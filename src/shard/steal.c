@@ -151,7 +151,7 @@ static cp_slot *take_slot(struct cp_slice *slice)
     return cp_slice_slot(slice, atomic_load_explicit(&slice->core.quota, memory_order_relaxed) + slice->core.spare);
 }
 
-static void adopt(struct cp_slice *slice, struct cp_want *want)
+static void adopt(struct cp_slice *slice, const struct cp_want *want)
 {
     for (uint32_t i = 0; i < want->workers; i++) {
         cp_slot *slot = take_slot(slice);
@@ -160,7 +160,57 @@ static void adopt(struct cp_slice *slice, struct cp_want *want)
     }
     for (uint32_t i = 0; i < want->places; i++)
         cp_steal_adopt_place(&slice->core, take_slot(slice));
+}
+
+static void come_home(struct cp_slice *slice, struct cp_want *want)
+{
+    adopt(slice, want);
     cp_steal_home(&slice->core, want, cp_now_ns());
+}
+
+/* --- pushing --------------------------------------------------------------------------------------------------------------- */
+
+static void deliver_return(struct cp_message *message)
+{
+    struct cp_record *record = cp_container(message, struct cp_record, message);
+    cp_evacuate_returned(&record->asker->core, &record->want);
+    cp_slice_touch(record->asker);
+}
+
+/* As with an answer. */
+static void return_push(struct cp_record *record)
+{
+    record->message.deliver = deliver_return;
+    cp_shard_send(record->asker->shard, &record->message);
+}
+
+static void deliver_push(struct cp_message *message)
+{
+    struct cp_record *record = cp_container(message, struct cp_record, message);
+    struct cp_slice *slice = record->neighbour;
+    if (atomic_load(&slice->epoch) != record->epoch) { /* as with an ask */
+        return_push(record);
+        return;
+    }
+    cp_evacuate_pushed(&slice->core, &record->want);
+    cp_slice_touch(slice);
+}
+
+static void push(struct cp_slice *slice, struct cp_record *record)
+{
+    record->message.deliver = deliver_push;
+    if (!cp_shard_send(record->neighbour->shard, &record->message)) /* it has stopped */
+        cp_evacuate_returned(&slice->core, &record->want);
+}
+
+static void take_push(struct cp_slice *slice, struct cp_record *record)
+{
+    uint32_t room = cp_evacuate_room(&slice->core, &record->want);
+    if (room > 0 && cp_slice_reserve(slice, room) == COREPOOL_OK) {
+        adopt(slice, &record->want);
+        cp_evacuate_taken(&record->want);
+    }
+    return_push(record);
 }
 
 void cp_slice_steal(struct cp_slice *slice, const struct cp_action *action)
@@ -173,7 +223,9 @@ void cp_slice_steal(struct cp_slice *slice, const struct cp_action *action)
     case CP_DO_BRING: bring(slice); break;
     case CP_DO_MOVE: move(action->slot, action->want); break;
     case CP_DO_ANSWER: send_back(record_of(action->want)); break;
-    case CP_DO_ADOPT: adopt(slice, action->want); break;
+    case CP_DO_PUSH: push(slice, record_of(action->want)); break;
+    case CP_DO_TAKE: take_push(slice, record_of(action->want)); break;
+    case CP_DO_ADOPT: come_home(slice, action->want); break;
     default: cp_assert(false);
     }
 }

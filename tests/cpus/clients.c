@@ -31,6 +31,7 @@ struct plan {
     const char *name;
     unsigned flags, per_shard, size; /* so many workers for each shard, or in all */
     unsigned class_flags;
+    corepool_policy_t policy;
     corepool_class_t cls;
     corepool_pool_t pool;
     uint64_t size_in_all;
@@ -49,9 +50,15 @@ struct client {
 };
 
 static struct plan plans[] = {
-    {.name = "each", .flags = COREPOOL_POOL_PER_SHARD, .per_shard = 3},
-    {.name = "lazy", .flags = COREPOOL_POOL_LAZY | COREPOOL_POOL_FIFO, .per_shard = 2},
-    {.name = "scarce", .per_shard = 1},
+    {.name = "each", .flags = COREPOOL_POOL_PER_SHARD, .per_shard = 3, .class_flags = COREPOOL_CLASS_MOVABLE},
+    {.name = "lazy",
+     .flags = COREPOOL_POOL_LAZY | COREPOOL_POOL_FIFO,
+     .per_shard = 2,
+     .class_flags = COREPOOL_CLASS_MOVABLE},
+    {.name = "bound", .per_shard = 2},
+    {.name = "scarce", .per_shard = 1, .class_flags = COREPOOL_CLASS_MOVABLE},
+    {.name = "alone", .per_shard = 2, .policy = COREPOOL_POLICY_LOCAL_ONLY},
+    {.name = "turns", .per_shard = 2, .policy = COREPOOL_POLICY_ROUND_ROBIN},
     {.name = "single", .size = 1},
 };
 #define PLANS (sizeof plans / sizeof *plans)
@@ -110,7 +117,7 @@ static void open_pool(struct plan *plan)
     unsigned size =
         plan->size ? plan->size : plan->per_shard * (plan->flags & COREPOOL_POOL_PER_SHARD ? 1 : shards);
     plan->size_in_all = plan->size ? plan->size : (uint64_t)plan->per_shard * shards;
-    const corepool_pool_options_t options = {.flags = plan->flags};
+    const corepool_pool_options_t options = {.flags = plan->flags, .policy = plan->policy};
     if (corepool_pool_open(runtime, &plan->cls, plan, size, &options, &plan->pool) != COREPOOL_OK)
         broke("play", "pool %s does not open: %s", plan->name, corepool_error_detail());
 }
@@ -301,7 +308,8 @@ static void judge_requests(void)
 static void judge_pool(const struct plan *plan)
 {
     corepool_stats_t stats = stats_of(plan);
-    if (stats.quota != plan->size_in_all || stats.leased || stats.waiting)
+    printf("  %s: %llu workers and places went to other shards\n", plan->name, (unsigned long long)stats.given);
+    if (stats.quota + stats.moving != plan->size_in_all || stats.leased || stats.waiting)
         broke("L1", "%s: quota %llu of %llu, %llu leased, %llu waiting", plan->name,
               (unsigned long long)stats.quota, (unsigned long long)plan->size_in_all,
               (unsigned long long)stats.leased, (unsigned long long)stats.waiting);
