@@ -47,8 +47,7 @@ static corepool_distance_t distance(unsigned a, unsigned b)
     return corepool_topology_distance(corepool_runtime_topology(laws_runtime()), a, b);
 }
 
-/* --- every shard serves ------------------------------------------------------------------------------------
- */
+/* --- every shard serves --- */
 
 /* Takes and gives on each shard in turn; the callers begin at different ones. */
 struct tour {
@@ -138,8 +137,7 @@ Test(big, each_of_256_shards_serves_and_all_is_back_afterwards)
     serve_on("pack:2 l3:4 core:16 pu:2", 256);
 }
 
-/* --- who serves whom ----------------------------------------------------------------------------------------
- */
+/* --- who serves whom --- */
 
 /* The shard whose slice serves the callers of another. */
 static unsigned serving(corepool_pool_t pool, unsigned shard)
@@ -187,8 +185,65 @@ Test(big, a_single_worker_serves_every_cpu)
     expect_reach(1, COREPOOL_DISTANCE_MACHINE, 1);
 }
 
-/* --- bounds
- * --------------------------------------------------------------------------------------------------- */
+/* --- who is robbed --- */
+
+static int open_any(corepool_worker_t *worker, void *pool_state, void **resource)
+{
+    (void)worker;
+    *resource = pool_state;
+    return COREPOOL_OK;
+}
+
+static corepool_pool_t open_movable(unsigned size)
+{
+    static const corepool_class_t movable = {
+        .name = "movable", .flags = COREPOOL_CLASS_MOVABLE, .init = open_any};
+    corepool_pool_t pool;
+    cr_assert_eq(corepool_pool_open(laws_runtime(), &movable, NULL, size, NULL, &pool), COREPOOL_OK);
+    laws_await_idle(pool, size);
+    return pool;
+}
+
+/* The one shard that has given since; its number of gifts is noted. */
+static unsigned find_giver(corepool_pool_t pool, uint64_t *given)
+{
+    unsigned giver = 128;
+    for (unsigned shard = 1; shard < 128; shard++) {
+        uint64_t now = laws_stats(corepool_pool_at(pool, shard)).given;
+        if (now != given[shard])
+            giver = giver == 128 ? shard : 129;
+        given[shard] = now;
+    }
+    cr_assert_lt(giver, 128, "%s", giver == 128 ? "nobody gave" : "several gave");
+    return giver;
+}
+
+/* Each shard has one worker. One that wants more and more gets those of its cache first, then those of its package. */
+Test(big, a_starving_shard_robs_the_nearest_first_by_one_ask_each)
+{
+    corepool_lease_t leases[40];
+    uint64_t given[128] = {0};
+    corepool_distance_t reached = COREPOOL_DISTANCE_SELF;
+    start_synthetic(BIG, 128);
+    corepool_pool_t pool = open_movable(128);
+    leases[0] = laws_take(corepool_pool_at(pool, 0));
+    for (unsigned i = 1; i < 40; i++) {
+        leases[i] = laws_take(corepool_pool_at(pool, 0));
+        unsigned giver = find_giver(pool, given);
+        cr_expect_geq(distance(0, giver), reached, "shard %u", giver);
+        reached = distance(0, giver);
+    }
+    cr_expect_eq(reached, COREPOOL_DISTANCE_PACKAGE, "15 more are in its cache, 63 in its package");
+    corepool_stats_t stats = laws_stats(corepool_pool_at(pool, 0));
+    cr_expect_eq(stats.stolen, 39);
+    cr_expect_eq(stats.asks, 39);
+    for (unsigned i = 0; i < 40; i++)
+        cr_expect_eq(corepool_checkin(&leases[i]), COREPOOL_OK);
+    cr_expect_eq(laws_stats(corepool_pool_at(pool, 0)).quota, 40, "they stay");
+    laws_end();
+}
+
+/* --- bounds --- */
 
 Test(big, a_start_that_runs_out_of_descriptors_says_which_shard_and_leaves_nothing_behind)
 {

@@ -96,7 +96,7 @@ Test(pin, a_shard_that_was_moved_away_and_cannot_grow_comes_back)
     expect_comes_back(grows);
 }
 
-/* --- a CPU that is gone: the kernel says so by EINVAL ------------------------------------------------------ */
+/* --- a CPU that is gone: the kernel says so by EINVAL --- */
 
 static void lose_cpu(void *cpu)
 {

@@ -80,8 +80,7 @@ void broke(const char *law, const char *format, ...)
     abort();
 }
 
-/* --- workers -------------------------------------------------------------------------------------------------
- */
+/* --- workers --- */
 
 static int init(corepool_worker_t *slot, void *pool_state, void **resource)
 {
@@ -122,8 +121,7 @@ static void open_pool(struct plan *plan)
         broke("play", "pool %s does not open: %s", plan->name, corepool_error_detail());
 }
 
-/* --- a client
- * ------------------------------------------------------------------------------------------------- */
+/* --- a client --- */
 
 static int64_t now_ns(void)
 {
@@ -207,8 +205,7 @@ static void *run(void *arg)
     return NULL;
 }
 
-/* --- all of them
- * ----------------------------------------------------------------------------------------------- */
+/* --- all of them --- */
 
 static int cpu_of(unsigned shard)
 {

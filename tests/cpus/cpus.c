@@ -44,8 +44,7 @@ static int64_t now_ms(void)
     return now.tv_sec * INT64_C(1000) + now.tv_nsec / 1000000;
 }
 
-/* --- what is looked at
- * ---------------------------------------------------------------------------------------- */
+/* --- what is looked at --- */
 
 /* Served checkouts per millisecond, from now on for a while. */
 static double watch_rate(int64_t ms)
@@ -99,8 +98,7 @@ static void await_all_back(uint64_t portable)
     }
 }
 
-/* --- the changes
- * ---------------------------------------------------------------------------------------------- */
+/* --- the changes --- */
 
 static char all_cpus[8 * SHARDS_MAX];
 
@@ -150,8 +148,7 @@ static void change_affinity(void)
     printf("  %u moves, %.0f a ms afterwards\n", MOVES, watch_rate(WINDOW_MS));
 }
 
-/* --- the play
- * -------------------------------------------------------------------------------------------------- */
+/* --- the play --- */
 
 static void note_shard(corepool_shard_t *shard, void *arg)
 {

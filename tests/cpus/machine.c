@@ -21,8 +21,7 @@
 #define CPUS_MAX 1024
 #define PATH_BYTES 256
 
-/* --- files
- * ---------------------------------------------------------------------------------------------------- */
+/* --- files --- */
 
 static bool write_text(const char *path, const char *text)
 {
@@ -52,8 +51,7 @@ static bool refuse(const char *what, const char *path)
     return false;
 }
 
-/* --- cpusets
- * --------------------------------------------------------------------------------------------------- */
+/* --- cpusets --- */
 
 /* Where cpusets are mounted; v2: as a controller of the one hierarchy. */
 struct mount {
@@ -154,8 +152,7 @@ void machine_set_cpuset(const char *cpus)
         broke("machine", "%s: \"%s\": %s", path, cpus, strerror(errno));
 }
 
-/* --- CPUs
- * ------------------------------------------------------------------------------------------------------ */
+/* --- CPUs --- */
 
 static void name_plug(char path[PATH_BYTES], int cpu)
 {
@@ -206,8 +203,7 @@ void machine_place(pid_t thread, int cpu)
     (void)sched_setaffinity(thread, sizeof set, &set); /* it may have ended, the CPU be gone: as it comes */
 }
 
-/* --- the guard
- * -------------------------------------------------------------------------------------------------- */
+/* --- the guard --- */
 
 static bool were_unplugged[CPUS_MAX];
 static volatile pid_t program;
