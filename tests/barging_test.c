@@ -154,6 +154,79 @@ TestBothShelves(a_pool_that_closes_takes_in_what_was_kept)
     laws_end();
 }
 
+/* Has the worker until somebody waits for it. */
+struct holder {
+    corepool_pool_t pool;
+    _Atomic unsigned has;
+    pthread_t thread;
+};
+
+static void *run_holder(void *arg)
+{
+    struct holder *holder = arg;
+    corepool_lease_t lease;
+    laws_pin(laws_cpu_of(0));
+    if (laws_checkout(holder->pool, COREPOOL_INFINITE, &lease) != COREPOOL_OK)
+        return NULL;
+    atomic_store(&holder->has, 1);
+    while (laws_stats(holder->pool).waiting == 0)
+        poll(NULL, 0, 1);
+    corepool_checkin(&lease);
+    return NULL;
+}
+
+/* The calling thread waits for its turn. */
+static corepool_lease_t take_in_turn(corepool_pool_t pool)
+{
+    struct holder holder = {.pool = pool};
+    laws_await_idle(pool, 1);
+    pthread_create(&holder.thread, NULL, run_holder, &holder);
+    laws_await_count(&holder.has, 1);
+    corepool_lease_t lease = laws_take(pool);
+    pthread_join(holder.thread, NULL);
+    return lease;
+}
+
+TestBothShelves(a_turn_ends_with_its_pool)
+{
+    struct laws_count count = {0}, next_count = {0};
+    struct caller other = {.pool = start_turns(&count, LONG_US)};
+    corepool_lease_t lease = take_in_turn(other.pool);
+    cr_assert_eq(corepool_checkin(&lease), COREPOOL_OK);
+    cr_assert_eq(corepool_pool_close(other.pool, LAWS_PATIENCE_MS), COREPOOL_OK);
+    other.pool = laws_open(&laws_plain_class, &next_count, 1, 0); /* in the same memory */
+    laws_await_idle(other.pool, 1);
+    lease = laws_take(other.pool);
+    caller_start(&other);
+    laws_await_waiting(other.pool, 1);
+    cr_assert_eq(corepool_checkin(&lease), COREPOOL_OK);
+    laws_await_waiting(other.pool, 0);
+    caller_expect(&other, COREPOOL_OK);
+    laws_end();
+}
+
+TestBothShelves(a_turn_ends_with_its_thread)
+{
+    struct laws_count count = {0};
+    struct turn heir = {.pool = start_turns(&count, LONG_US), .rounds = 1};
+    struct caller first = {.pool = heir.pool}, other = {.pool = heir.pool};
+    laws_await_idle(heir.pool, 1);
+    corepool_lease_t lease = laws_take(heir.pool);
+    caller_start(&first);
+    laws_await_waiting(heir.pool, 1);
+    cr_assert_eq(corepool_checkin(&lease), COREPOOL_OK);
+    caller_expect(&first, COREPOOL_OK);
+    pthread_create(&heir.thread, NULL, run_turn, &heir); /* what the library knew of the first is this one's */
+    laws_await_count(&heir.granted, 1);
+    caller_start(&other);
+    laws_await_waiting(heir.pool, 1);
+    atomic_store(&heir.others_wait, 1);
+    pthread_join(heir.thread, NULL);
+    caller_expect(&other, COREPOOL_OK);
+    cr_expect_eq(heir.grants, 3, "the first one's, the other one's, and its own behind that");
+    laws_end();
+}
+
 Test(barging, nonsense_is_refused_by_its_name)
 {
     struct laws_count count = {0};

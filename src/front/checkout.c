@@ -219,7 +219,7 @@ static void begin_turn(struct cp_slice *slice, struct cp_thread *self)
 {
     if (cp_likely(!slice->config.barging_ns) || self->shard)
         return;
-    self->turn_of = slice;
+    self->turn_of = atomic_load(&slice->epoch);
     self->turn_ends = cp_now_ns() + slice->config.barging_ns;
 }
 

@@ -107,6 +107,7 @@ struct cp_thread *cp_thread_register(int *code)
         return NULL;
     }
     thread->taken = thread->ended = 0;
+    thread->turn_of = 0; /* whoever had this record before may have had one */
     thread->rseq = cp_rseq_area();
     thread->shard = NULL;
     thread->loop = NULL;

@@ -31,7 +31,7 @@ struct cp_thread {
     struct corepool_shard *shard;  /* the shard that this thread is, or NULL */
     struct cp_loop *loop;          /* the loop that asynchronous checkouts complete on, or NULL */
     struct cp_list requests;       /* cache of requests for blocking */
-    void *turn_of;                 /* a slice where it has waited and may go before others … */
+    uint64_t turn_of;              /* a slice's opening where it has waited and may go before others, or 0 … */
     int64_t turn_ends;             /* … until then */
     void *waits_for;               /* the keyed pool's making that it waits for, or NULL; under front/keyed.c's lock */
     /* The thread's own, of policies: see front/policy.c. */

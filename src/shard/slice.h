@@ -283,7 +283,8 @@ void cp_slice_keep(cp_slot *slot);
 /* Whether the thread may go before those who wait. Thread: self. */
 static inline bool cp_slice_is_turn(const struct cp_slice *slice, const struct cp_thread *self)
 {
-    return cp_unlikely(self->turn_of == slice) && !atomic_load(&slice->turnless) && cp_now_ns() < self->turn_ends;
+    return cp_unlikely(self->turn_of != 0) && self->turn_of == atomic_load(&slice->epoch) &&
+           !atomic_load(&slice->turnless) && cp_now_ns() < self->turn_ends;
 }
 
 /* The newest usable slot of the returned list, stamped MANAGER, or NULL; the rest goes to the shelf. For a caller that missed,
