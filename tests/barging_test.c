@@ -227,6 +227,46 @@ TestBothShelves(a_turn_ends_with_its_thread)
     laws_end();
 }
 
+static void *wait_in_vain(void *pool)
+{
+    corepool_lease_t lease;
+    if (laws_checkout(*(corepool_pool_t *)pool, LAWS_SHORT_MS, &lease) == COREPOOL_OK)
+        corepool_checkin(&lease);
+    return NULL;
+}
+
+static bool can_try(void *pool)
+{
+    corepool_lease_t lease;
+    bool taken = corepool_checkout_try(*(corepool_pool_t *)pool, NULL, &lease) == COREPOOL_OK;
+    if (taken)
+        corepool_checkin(&lease);
+    return taken;
+}
+
+static void *try_for_long(void *pool)
+{
+    laws_pin(laws_cpu_of(0));
+    return laws_eventually(can_try, pool) ? pool : NULL;
+}
+
+TestBothShelves(what_was_kept_is_idle_for_all_once_nobody_waits)
+{
+    struct laws_count count = {0};
+    corepool_pool_t pool = start_turns(&count, LONG_US);
+    pthread_t waiter, trier;
+    void *found;
+    corepool_lease_t lease = take_in_turn(pool);
+    pthread_create(&waiter, NULL, wait_in_vain, &pool);
+    laws_await_waiting(pool, 1);
+    cr_assert_eq(corepool_checkin(&lease), COREPOOL_OK);
+    pthread_join(waiter, NULL);
+    pthread_create(&trier, NULL, try_for_long, &pool);
+    pthread_join(trier, &found);
+    cr_expect(found, "a thread without a turn tries in vain");
+    laws_end();
+}
+
 Test(barging, nonsense_is_refused_by_its_name)
 {
     struct laws_count count = {0};

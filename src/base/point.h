@@ -7,6 +7,7 @@
 
 #define CP_POINT_TABLE(X) \
     X(GIVE_FOREIGN_PUSHED) \
+    X(TURN_KEEPS) \
     X(AWAIT_SET) \
     X(COLLECT_TAKEN) \
     X(REQUEST_POSTED) \

@@ -256,6 +256,15 @@ static void do_finish(struct cp_slice *slice)
     slice->config.finished(slice, slice->config.context);
 }
 
+/* What was kept in a turn is idle for all now; on a portable shelf nobody without a turn would look for it. Pairs with
+ * cp_slice_keep: who pushed before the change is found here, who pushes after it sees that. */
+static void do_unlisten(struct cp_slice *slice)
+{
+    cp_shelf_change(&slice->shelf, 0, CP_SHELF_WAITING);
+    if (slice->config.barging_ns && atomic_load(&slice->shelf.flags) & CP_SHELF_PORTABLE)
+        cp_slice_collect(slice);
+}
+
 /* False: nothing is left to do, or the slice is gone. */
 static bool perform(struct cp_slice *slice, const struct cp_action *action)
 {
@@ -265,7 +274,7 @@ static bool perform(struct cp_slice *slice, const struct cp_action *action)
     case CP_DO_REFUSE: do_refuse(slice, action->request, action->outcome); return true;
     case CP_DO_SHELVE: return do_shelve(slice, action->slot);
     case CP_DO_LISTEN: return do_listen(slice);
-    case CP_DO_UNLISTEN: cp_shelf_change(&slice->shelf, 0, CP_SHELF_WAITING); return true;
+    case CP_DO_UNLISTEN: do_unlisten(slice); return true;
     case CP_DO_OPEN: cp_worker_open(action->slot); return true;
     case CP_DO_REFRESH: cp_slice_refresh_one(slice); return true;
     case CP_DO_TERMINATE: cp_worker_terminate(action->slot, action->reason); return true;

@@ -205,9 +205,13 @@ void cp_slice_return(cp_slot *slot, bool wake)
 void cp_slice_keep(cp_slot *slot)
 {
     struct cp_slice *slice = slot->slice;
+    cp_point(TURN_KEEPS);
     push_returned(slice, slot);
-    /* As in cp_slice_return. Who waits is served by the shard's timer if this thread does not come back. */
-    if (atomic_load(&slice->shelf.flags) & CP_SHELF_CLOSED || atomic_load(&slot->item.doomed))
+    /* As in cp_slice_return; and in the meantime turns may have ended, or nobody waits any more. Who waits is served by the
+     * shard's timer if this thread does not come back. */
+    bool kept = (atomic_load(&slice->shelf.flags) & (CP_SHELF_WAITING | CP_SHELF_CLOSED)) == CP_SHELF_WAITING &&
+                !atomic_load(&slice->turnless) && !atomic_load(&slot->item.doomed);
+    if (!kept)
         cp_slice_nudge(slice);
 }
 
