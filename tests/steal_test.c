@@ -1,4 +1,5 @@
-/* tests/steal_test.c: workers and places go to the shard that wants them: on the real runtime, with either shelf. */
+/* tests/steal_test.c: workers and places go to the shard that wants them: on the real runtime, with either
+ * shelf. */
 #include <criterion/criterion.h>
 
 #include <poll.h>
@@ -12,7 +13,8 @@
 #define ROUNDS 300
 
 /* One pool on two shards or more, its workers idle and shared out. */
-static corepool_pool_t start(corepool_shelf_kind_t shelf, const corepool_class_t *cls, struct laws_count *count, unsigned flags)
+static corepool_pool_t start(corepool_shelf_kind_t shelf, const corepool_class_t *cls, struct laws_count *count,
+                             unsigned flags)
 {
     laws_need_second_cpu();
     laws_start(&(corepool_runtime_options_t){.shelf = shelf});
@@ -22,7 +24,8 @@ static corepool_pool_t start(corepool_shelf_kind_t shelf, const corepool_class_t
 static void take_all(corepool_pool_t pool, corepool_lease_t leases[SIZE])
 {
     for (unsigned i = 0; i < SIZE; i++) {
-        int status = corepool_checkout(pool, &(corepool_checkout_options_t){.timeout_ms = LAWS_PATIENCE_MS}, &leases[i]);
+        int status =
+            corepool_checkout(pool, &(corepool_checkout_options_t){.timeout_ms = LAWS_PATIENCE_MS}, &leases[i]);
         cr_assert_eq(status, COREPOOL_OK, "%u: %s", i, corepool_error_detail());
     }
 }
@@ -78,7 +81,8 @@ Test(steal, a_bound_worker_is_retired_and_its_place_moves)
 {
     struct laws_count count = {0};
     corepool_lease_t leases[SIZE];
-    corepool_pool_t pool = start(COREPOOL_SHELF_AUTO, &laws_class, &count, 0), first = corepool_pool_at(pool, 0);
+    corepool_pool_t pool = start(COREPOOL_SHELF_AUTO, &laws_class, &count, 0),
+                    first = corepool_pool_at(pool, 0);
     laws_await_idle(pool, SIZE);
     uint64_t quota = laws_stats(first).quota;
     take_all(first, leases);
@@ -115,7 +119,8 @@ Test(steal, nothing_moves_where_the_policy_says_so)
     corepool_pool_t first = corepool_pool_at(pool, 0);
     laws_await_idle(pool, SIZE);
     uint64_t quota = laws_stats(first).quota;
-    while (corepool_checkout(first, &(corepool_checkout_options_t){.timeout_ms = LAWS_SHORT_MS}, &lease[taken]) == COREPOOL_OK)
+    while (corepool_checkout(first, &(corepool_checkout_options_t){.timeout_ms = LAWS_SHORT_MS},
+                             &lease[taken]) == COREPOOL_OK)
         taken++;
     cr_expect_eq(taken, quota);
     cr_expect_eq(laws_stats(pool).asks, 0);
@@ -155,16 +160,18 @@ static bool has_hung_up(void *pool)
 
 Test(steal, a_watched_worker_is_watched_where_it_has_come_to)
 {
-    static const corepool_class_t watched = {.name = "watched", .flags = COREPOOL_CLASS_MOVABLE,
-                                             .init = open_watched, .terminate = close_watched};
+    static const corepool_class_t watched = {
+        .name = "watched", .flags = COREPOOL_CLASS_MOVABLE, .init = open_watched, .terminate = close_watched};
     corepool_lease_t leases[SIZE];
     corepool_pool_t pool;
     laws_need_second_cpu();
     laws_start(NULL);
-    cr_assert_eq(corepool_pool_open(laws_runtime(), &watched, NULL, SIZE, &(corepool_pool_options_t){.flags = COREPOOL_POOL_LAZY}, &pool),
+    cr_assert_eq(corepool_pool_open(laws_runtime(), &watched, NULL, SIZE,
+                                    &(corepool_pool_options_t){.flags = COREPOOL_POOL_LAZY}, &pool),
                  COREPOOL_OK);
     for (unsigned i = 0; i < SIZE; i++) /* half of them opened on each of the shards, where there are two */
-        cr_assert_eq(corepool_checkout(corepool_pool_at(pool, i % corepool_runtime_shards(laws_runtime())), NULL, &leases[i]),
+        cr_assert_eq(corepool_checkout(corepool_pool_at(pool, i % corepool_runtime_shards(laws_runtime())),
+                                       NULL, &leases[i]),
                      COREPOOL_OK);
     give_all(leases);
     corepool_pool_t first = corepool_pool_at(pool, 0);
@@ -194,7 +201,8 @@ static void *run_caller(void *arg)
         corepool_lease_t lease[2];
         corepool_pool_t pool = corepool_pool_at(crowd->pool, i / 16 % shards);
         for (unsigned j = 0; j < 2; j++)
-            if (corepool_checkout(pool, &(corepool_checkout_options_t){.timeout_ms = 50}, &lease[j]) == COREPOOL_OK)
+            if (corepool_checkout(pool, &(corepool_checkout_options_t){.timeout_ms = 50}, &lease[j]) ==
+                COREPOOL_OK)
                 atomic_fetch_add(&crowd->served, 1);
         for (unsigned j = 0; j < 2; j++)
             if (lease[j].worker)
@@ -237,8 +245,10 @@ static void operate(struct crowd *crowd)
 {
     for (unsigned i = 0; i < 20; i++) {
         unsigned shards = corepool_runtime_shards(laws_runtime());
-        cr_expect_eq(corepool_pool_resize(crowd->pool, shards + i % SIZE), COREPOOL_OK, "%s", corepool_error_detail());
-        cr_expect_eq(corepool_pool_flush(crowd->pool, i % 2 ? COREPOOL_FLUSH_NOW : COREPOOL_FLUSH_GENTLY), COREPOOL_OK);
+        cr_expect_eq(corepool_pool_resize(crowd->pool, shards + i % SIZE), COREPOOL_OK, "%s",
+                     corepool_error_detail());
+        cr_expect_eq(corepool_pool_flush(crowd->pool, i % 2 ? COREPOOL_FLUSH_NOW : COREPOOL_FLUSH_GENTLY),
+                     COREPOOL_OK);
         poll(NULL, 0, 3);
     }
     cr_expect_eq(corepool_pool_resize(crowd->pool, SIZE), COREPOOL_OK);
@@ -247,7 +257,8 @@ static void operate(struct crowd *crowd)
 static void operate_and_close(struct crowd *crowd)
 {
     operate(crowd);
-    cr_expect_eq(corepool_pool_close(crowd->pool, LAWS_PATIENCE_MS), COREPOOL_OK, "%s", corepool_error_detail());
+    cr_expect_eq(corepool_pool_close(crowd->pool, LAWS_PATIENCE_MS), COREPOOL_OK, "%s",
+                 corepool_error_detail());
 }
 
 Test(steal, operations_hold_what_is_on_its_way)

@@ -164,7 +164,8 @@ void deliver_return(struct record *record)
 void deliver_answer(struct record *record)
 {
     if (!record->under_way)
-        broke("steal", "slice %u is answered by slice %u twice", record->asker->number, record->neighbour->number);
+        broke("steal", "slice %u is answered by slice %u twice", record->asker->number,
+              record->neighbour->number);
     record->under_way = false;
     cp_steal_answered(&record->asker->core, &record->want);
 }
