@@ -91,7 +91,9 @@ COREPOOL_PUBLIC unsigned corepool_runtime_shards(const corepool_runtime_t *runti
 
 /* How many of its shards are parked at this moment: their CPU went offline, or out of the process's cpuset, after the start.
  * A shard notices at its next activity, tries to come back every 150 ms, and parks at the first attempt that the kernel
- * refuses. Parked it serves its requests from another CPU, on the portable shelf. Thread: any. */
+ * refuses. Parked it serves its requests from another CPU, on the portable shelf. In pools with stealing and a slice on
+ * every shard, its places and those idle workers that may move (COREPOOL_CLASS_MOVABLE) go to the nearest shards that are
+ * not parked; once it is back it gets others as its callers ask. Thread: any. */
 COREPOOL_PUBLIC unsigned corepool_runtime_parked(const corepool_runtime_t *runtime);
 
 /* The topology that it runs on; valid as long as the runtime. Thread: any. */
