@@ -5,6 +5,7 @@
  * timer. An idle shard has none of them active and makes no system call. */
 #include "shard/shard.h"
 
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -68,7 +69,8 @@ void cp_shard_finish(struct corepool_shard *shard)
 
 /* --- the role ---------------------------------------------------------------------------------------------------- */
 
-/* So often does the thread look for more asks before it lets its loop have a turn. */
+/* So often does the thread look for more asks before it lets its loop have a turn; and a caller, before it leaves them to
+ * the thread and goes on with its own. */
 #define LAST_LOOKS 16
 
 void cp_shard_enter(struct corepool_shard *shard)
@@ -140,6 +142,7 @@ static void drop_and_wake(struct corepool_shard *shard)
 
 static void play(struct corepool_shard *shard)
 {
+    unsigned looks = 0;
     do {
         if (!cp_token_try(&shard->token))
             return;
@@ -148,22 +151,41 @@ static void play(struct corepool_shard *shard)
         pump_anywhere(shard);
         drop_and_wake(shard);
         cp_point(PLAY_ENDED);
-    } while (!cp_mailbox_is_empty(&shard->asks));
+        if (cp_mailbox_is_empty(&shard->asks))
+            return;
+    } while (++looks < LAST_LOOKS);
+    cp_loop_wake(&shard->loop);
+}
+
+/* Who has posted it sees that it is delivered. */
+static void see_to(struct corepool_shard *shard, enum cp_post post, bool here)
+{
+    cp_point(ASK_POSTED);
+    if (here && cp_self && !cp_self->shard)
+        play(shard);
+    else if (post == CP_POST_FIRST) /* else whoever came first sees to it */
+        cp_loop_wake(&shard->loop);
 }
 
 bool cp_shard_ask(struct corepool_shard *shard, struct cp_message *message, bool here)
 {
     if (cp_on_shard(shard))
         return cp_shard_send(shard, message);
+    atomic_fetch_add(&shard->askers, 1); /* before the push: pairs with the load in refuse_asks */
     enum cp_post post = cp_mailbox_post(&shard->asks, message);
-    if (post == CP_POST_CLOSED)
-        return false;
-    cp_point(ASK_POSTED);
-    if (here && cp_self && !cp_self->shard)
-        play(shard);
-    else if (post == CP_POST_FIRST) /* else whoever came first sees to it */
-        cp_loop_wake(&shard->loop);
-    return true;
+    if (post != CP_POST_CLOSED)
+        see_to(shard, post, here);
+    atomic_fetch_sub(&shard->askers, 1);
+    return post != CP_POST_CLOSED;
+}
+
+/* Afterwards nobody who has asked touches the shard: once it has stopped its memory may be freed. Who is between push and
+ * play may be preempted there, so give it the CPU. */
+static void refuse_asks(struct corepool_shard *shard)
+{
+    deliver(cp_mailbox_close(&shard->asks));
+    while (atomic_load(&shard->askers))
+        sched_yield();
 }
 
 /* --- local work ---------------------------------------------------------------------------------------------- */
@@ -440,7 +462,7 @@ static void end_loop(struct corepool_shard *shard)
     cp_assert(cp_list_is_empty(&shard->slices));
     shard->stopping = true;
     cp_loop_close(&shard->loop, NULL);
-    deliver(cp_mailbox_close(&shard->asks));
+    refuse_asks(shard);
     while (shard->local_first)
         deliver_local(shard);
     run_on_stop(shard);

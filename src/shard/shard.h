@@ -50,6 +50,7 @@ struct corepool_shard {
     struct cp_loop loop;
     struct cp_mailbox asks cp_line_aligned;
     struct cp_token token;
+    _Atomic uint32_t askers; /* inside cp_shard_ask: stopping waits for them */
     /* Who plays. */
     bool thread_wanted;      /* something is left for the thread */
     unsigned wakes;

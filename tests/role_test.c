@@ -1,0 +1,123 @@
+/* tests/role_test.c: the manager's role in callers' hands: threads stopped at the library's injection points.
+ * Built from the library's own objects. */
+#include <criterion/criterion.h>
+
+#include <poll.h>
+
+#include "base/point.h"
+#include "front/runtime.h"
+#include "support/callers.h"
+
+/* So long is a thread stopped, which everything else is to get by meanwhile. */
+#define STOP_MS 300
+
+/* What the hook does on this thread. */
+static _Thread_local int stops_at = -1, reposts_at = -1;
+static _Atomic unsigned stopped, stops;
+
+/* Messages of no meaning, each posted when the last play has ended. */
+#define REPOSTS 100
+static struct corepool_shard *shard;
+static struct cp_message repost[REPOSTS];
+static _Atomic unsigned reposted, delivered, delivered_by_itself;
+
+static void deliver_repost(struct cp_message *message)
+{
+    (void)message;
+    atomic_fetch_add(&delivered, 1);
+    atomic_fetch_add(&delivered_by_itself, reposts_at >= 0);
+}
+
+void cp_point_hook(enum cp_point point)
+{
+    if ((int)point == stops_at) {
+        stops_at = -1;
+        atomic_store(&stopped, 1);
+        atomic_fetch_add(&stops, 1);
+        poll(NULL, 0, STOP_MS);
+        atomic_store(&stopped, 0);
+    }
+    if ((int)point == reposts_at && atomic_load(&reposted) < REPOSTS) {
+        struct cp_message *message = &repost[atomic_fetch_add(&reposted, 1)];
+        message->deliver = deliver_repost;
+        cp_mailbox_post(&shard->asks, message);
+    }
+}
+
+/* Gives the lease back, and is stopped there on its way. */
+struct giver {
+    corepool_lease_t lease;
+    enum cp_point point;
+    int cpu;
+    pthread_t thread;
+};
+
+static void *run_giver(void *arg)
+{
+    struct giver *giver = arg;
+    laws_pin(giver->cpu);
+    stops_at = (int)giver->point;
+    corepool_checkin(&giver->lease);
+    return NULL;
+}
+
+static void *stop_runtime(void *status)
+{
+    *(int *)status = corepool_runtime_stop(laws_runtime(), LAWS_PATIENCE_MS);
+    return NULL;
+}
+
+static void do_nothing(corepool_shard_t *on, void *arg)
+{
+    (void)on, (void)arg;
+}
+
+Test(role, a_shard_does_not_stop_under_who_has_asked_it)
+{
+    struct laws_count count = {0};
+    corepool_pool_t pool = laws_start_one(&laws_plain_class, &count, 1, 0);
+    struct giver giver = {.point = CP_POINT_ASK_POSTED, .cpu = laws_cpu_of(0)};
+    pthread_t stopper;
+    int status;
+    laws_await_idle(pool, 1);
+    giver.lease = laws_take(pool);
+    pthread_create(&stopper, NULL, stop_runtime, &status);
+    while (corepool_checkout_try(pool, NULL, &(corepool_lease_t){0}) != COREPOOL_ECLOSED)
+        poll(NULL, 0, 1);
+    poll(NULL, 0, LAWS_SHORT_MS); /* the slice knows it by then */
+    pthread_create(&giver.thread, NULL, run_giver, &giver);
+    laws_await_count(&stops, 1);
+    cr_expect_eq(corepool_shard_post(laws_runtime(), 0, do_nothing, NULL),
+                 COREPOOL_OK); /* it takes in what was asked */
+    pthread_join(stopper, NULL);
+    cr_expect_eq(status, COREPOOL_OK);
+    cr_expect_eq(atomic_load(&stopped), 0,
+                 "the runtime has stopped, and may be destroyed, while a checkin is inside");
+    pthread_join(giver.thread, NULL);
+    laws_end();
+}
+
+static bool are_all_delivered(void *arg)
+{
+    (void)arg;
+    return atomic_load(&delivered) == atomic_load(&reposted);
+}
+
+Test(role, who_plays_is_not_kept_by_what_others_ask)
+{
+    struct laws_count count = {0};
+    corepool_pool_t pool = laws_start_one(&laws_plain_class, &count, 1, 0);
+    struct caller waiter = {.pool = pool};
+    laws_await_idle(pool, 1);
+    corepool_lease_t lease = laws_take(pool);
+    caller_start(&waiter);
+    laws_await_waiting(pool, 1);
+    shard = &laws_runtime()->shard[0];
+    reposts_at = CP_POINT_PLAY_ENDED;
+    cr_assert_eq(corepool_checkin(&lease), COREPOOL_OK);
+    reposts_at = -1;
+    caller_expect(&waiter, COREPOOL_OK);
+    cr_expect(laws_eventually(are_all_delivered, NULL), "the last is nobody's");
+    cr_expect_lt(atomic_load(&delivered_by_itself), REPOSTS / 2);
+    laws_end();
+}
