@@ -1,8 +1,9 @@
-/* tests/role_test.c: the manager's role in callers' hands: threads stopped at the library's injection points.
- * Built from the library's own objects. */
+/* tests/role_test.c: the manager's role in callers' hands: threads stopped at
+ * the library's injection points. Built from the library's own objects. */
 #include <criterion/criterion.h>
 
 #include <poll.h>
+#include <sched.h>
 
 #include "base/point.h"
 #include "front/runtime.h"
@@ -13,7 +14,8 @@
 
 /* What the hook does on this thread. */
 static _Thread_local int stops_at = -1, reposts_at = -1;
-static _Atomic unsigned stopped, stops;
+static _Atomic unsigned stopped, stops, collected_elsewhere;
+static _Atomic int collects_on = -1;
 
 /* Messages of no meaning, each posted when the last play has ended. */
 #define REPOSTS 100
@@ -37,6 +39,8 @@ void cp_point_hook(enum cp_point point)
         poll(NULL, 0, STOP_MS);
         atomic_store(&stopped, 0);
     }
+    if (point == CP_POINT_COLLECT_TAKEN && atomic_load(&collects_on) >= 0)
+        atomic_fetch_add(&collected_elsewhere, sched_getcpu() != atomic_load(&collects_on));
     if ((int)point == reposts_at && atomic_load(&reposted) < REPOSTS) {
         struct cp_message *message = &repost[atomic_fetch_add(&reposted, 1)];
         message->deliver = deliver_repost;
@@ -92,8 +96,50 @@ Test(role, a_shard_does_not_stop_under_who_has_asked_it)
     pthread_join(stopper, NULL);
     cr_expect_eq(status, COREPOOL_OK);
     cr_expect_eq(atomic_load(&stopped), 0,
-                 "the runtime has stopped, and may be destroyed, while a checkin is inside");
+                 "the runtime has stopped, and may be destroyed, while a checkin "
+                 "is inside");
     pthread_join(giver.thread, NULL);
+    laws_end();
+}
+
+static void *wait_in_vain(void *pool)
+{
+    corepool_lease_t lease;
+    if (laws_checkout(*(corepool_pool_t *)pool, LAWS_SHORT_MS, &lease) == COREPOOL_OK)
+        corepool_checkin(&lease);
+    return NULL;
+}
+
+struct waiter {
+    corepool_pool_t pool;
+    int cpu;
+    pthread_t thread;
+};
+
+static void *run_waiter(void *arg)
+{
+    struct waiter *waiter = arg;
+    laws_pin(waiter->cpu);
+    return wait_in_vain(&waiter->pool);
+}
+
+Test(role, who_plays_on_another_cpu_does_not_look_at_what_came_back)
+{
+    laws_need_rseq();
+    struct laws_count count = {0};
+    struct giver giver = {.point = CP_POINT_ASK_POSTED, .cpu = laws_need_second_cpu()};
+    struct waiter waiter = {.cpu = giver.cpu};
+    waiter.pool = corepool_pool_at(laws_start_one(&laws_plain_class, &count, 1, 0), 0);
+    laws_await_idle(waiter.pool, 1);
+    giver.lease = laws_take(waiter.pool);
+    pthread_create(&waiter.thread, NULL, run_waiter, &waiter);
+    laws_await_waiting(waiter.pool, 1);
+    atomic_store(&collects_on, laws_cpu_of(0));
+    pthread_create(&giver.thread, NULL, run_giver, &giver); /* it has asked, and wakes nobody */
+    pthread_join(waiter.thread, NULL);                      /* who gives up, and plays */
+    pthread_join(giver.thread, NULL);
+    laws_await_idle(waiter.pool, 1);
+    cr_expect_eq(atomic_load(&collected_elsewhere), 0);
     laws_end();
 }
 

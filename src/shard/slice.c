@@ -414,10 +414,10 @@ bool cp_slice_pump_anywhere(struct cp_slice *slice)
 static bool is_at_rest(struct cp_slice *slice)
 {
     struct corepool_shard *shard = slice->shard;
-    if (!cp_on_shard(shard) || slice->pumping || shard->local_first)
+    if (!cp_on_shard(shard) || shard->local_first)
         return false;
-    cp_shard_enter(shard);
-    return cp_list_is_empty(&slice->dirty) && cp_list_is_empty(&slice->core.requests) && !slice->core.closed &&
+    cp_shard_enter(shard); /* until here a caller may be pumping */
+    return !slice->pumping && cp_list_is_empty(&slice->dirty) && cp_list_is_empty(&slice->core.requests) && !slice->core.closed &&
            !slice->close_wanted && cp_list_is_empty(&slice->core.steal.asked);
 }
 
@@ -485,7 +485,8 @@ void cp_slice_warn_of_enqueue(const struct cp_slice *slice, int verdict)
 static void deliver_nudge(struct cp_message *message)
 {
     struct cp_slice *slice = cp_container(message, struct cp_slice, nudge);
-    if (!cp_on_shard(slice->shard) && wants_thread(slice)) { /* it is another pool's by now */
+    /* It is another pool's by now; or the caller is elsewhere, where nobody may look at the list: see shelf.h on double endings. */
+    if (!cp_on_shard(slice->shard) && (wants_thread(slice) || !cp_slice_is_here(slice))) {
         cp_loop_send(&slice->shard->loop, message); /* closed: nothing is left that could be returned */
         return;
     }
