@@ -186,6 +186,34 @@ Test(steal, a_watched_worker_is_watched_where_it_has_come_to)
 
 /* --- under load --- */
 
+static void expect_at_most(corepool_pool_t pool, const struct laws_count *count, unsigned size)
+{
+    cr_assert_eq(corepool_pool_resize(pool, size), COREPOOL_OK, "%s", corepool_error_detail());
+    unsigned most = size > SIZE ? size : SIZE;
+    corepool_stats_t stats = laws_stats(pool);
+    cr_expect_leq(stats.quota, most, "of size %u: %llu", size, (unsigned long long)stats.quota);
+    cr_expect_leq(atomic_load(&count->opened) - atomic_load(&count->terminated), most);
+}
+
+Test(steal, while_a_skewed_pool_is_resized_there_are_never_more_workers_than_the_larger_size)
+{
+    struct laws_count count = {0};
+    corepool_lease_t leases[SIZE];
+    corepool_pool_t pool = start(COREPOOL_SHELF_AUTO, &laws_movable_class, &count, 0);
+    unsigned shards = corepool_runtime_shards(laws_runtime());
+    take_all(corepool_pool_at(pool, 0), leases);
+    expect_at_most(pool, &count, SIZE);
+    expect_at_most(pool, &count, SIZE - 1);
+    expect_at_most(pool, &count, shards);
+    expect_at_most(pool, &count, SIZE);
+    give_all(leases);
+    cr_assert_eq(corepool_pool_resize(pool, SIZE * shards), COREPOOL_OK);
+    for (unsigned i = 0; i < shards; i++)
+        cr_expect_eq(laws_stats(corepool_pool_at(pool, i)).quota, SIZE, "what there is room for makes the shares even");
+    laws_end();
+}
+
+
 struct crowd {
     corepool_pool_t pool;
     _Atomic bool stop;

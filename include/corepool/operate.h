@@ -17,8 +17,8 @@ extern "C" {
 #endif
 
 /* Sets the pool's size, as at open: for the whole pool, or per shard with COREPOOL_POOL_PER_SHARD. The pool keeps the slices
- * that it was opened with, on the same shards, each with at least one worker; they share the new size evenly. Larger
- * takes effect before the call returns (workers then open as ever). Smaller: each slice's quota falls as its slots become
+ * that it was opened with, on the same shards. Where workers have gone from one to another (COREPOOL_POLICY_LOCAL) the smallest
+ * shares grow, or the largest shrink, until they are even; else all are. Larger takes effect before the call returns (workers then open as ever). Smaller: each slice's quota falls as its slots become
  * vacant, idle workers are terminated at once (reason RESIZED), leased ones as they come back, before any
  * request gets them; until then the quotas sum to more than the size. Blocks until every slice knows. Also COREPOOL_EINVAL for
  * a size below the number of slices, and COREPOOL_ENOMEM: nothing has changed. */
@@ -47,8 +47,8 @@ COREPOOL_PUBLIC int corepool_pool_resume(corepool_pool_t pool);
  * COREPOOL_ECANCELED: another thread resumed the pool meanwhile. */
 COREPOOL_PUBLIC int corepool_pool_drain(corepool_pool_t pool, int64_t timeout_ms);
 
-/* Has at least n workers open, in a lazy pool too; n ≥ 1, at most the pool's size. Each slice opens its even share, once:
- * it does not keep them open. Blocks up to `timeout_ms`. COREPOOL_OK: so many are open, leased ones included.
+/* Has at least n workers open, in a lazy pool too; n ≥ 1, at most the pool's size. Each slice opens its part, by its share of
+ * the size, once: it does not keep them open. Blocks up to `timeout_ms`. COREPOOL_OK: so many are open, leased ones included.
  * COREPOOL_ETIMEDOUT: not yet, the detail has the last open error; opening goes on. */
 COREPOOL_PUBLIC int corepool_pool_warm(corepool_pool_t pool, unsigned n, int64_t timeout_ms);
 

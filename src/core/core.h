@@ -156,7 +156,7 @@ void cp_core_gone(struct cp_core *core, cp_slot *slot);
  * cp_core_gone when its class has forgotten it. */
 void cp_core_detach(struct cp_core *core, cp_slot *slot);
 
-/* The quota is to be `target` ≥ 1: at once when that is more, else as slots become vacant. Returns how many further
+/* The quota is to be `target`: at once when that is more, else as slots become vacant. Returns how many further
  * slots are needed, each to be handed over by cp_core_add. */
 uint32_t cp_core_resize(struct cp_core *core, uint32_t target);
 void cp_core_add(struct cp_core *core, cp_slot *slot);

@@ -6,6 +6,8 @@
  * but for corepool_detach. */
 #include <corepool/operate.h>
 
+#include <stdlib.h>
+
 #include "base/error.h"
 #include "front/runtime.h"
 #include "shard/lease.h"
@@ -70,16 +72,12 @@ static int end(corepool_pool_t pool, int status)
 struct visit {
     corepool_pool_t pool;
     int (*fn)(struct cp_slice *slice, const struct visit *visit);
-    uint32_t amount; /* for the whole pool; each slice takes its share */
+    uint32_t amount; /* for the whole pool */
     bool on;
     unsigned rank, slices;
-    uint64_t total, *before; /* quotas: of all slices, and of those that were visited */
+    uint32_t *shares; /* by rank */
+    uint64_t total, *before; /* shares: of all slices, and of those that were visited */
 };
-
-static uint32_t share(const struct visit *visit)
-{
-    return cp_pool_quota_of(visit->rank, visit->slices, visit->amount);
-}
 
 static struct cp_slice *own_slice(corepool_pool_t pool, unsigned shard)
 {
@@ -213,17 +211,74 @@ static int release_moves(corepool_pool_t pool, int status)
 
 /* --- size ---------------------------------------------------------------------------------------------------------- */
 
+/* What it has, also if it was to shrink and could not yet. */
+static int note_quota(struct cp_slice *slice, const struct visit *visit)
+{
+    visit->shares[visit->rank] = atomic_load(&slice->core.quota);
+    return COREPOOL_OK;
+}
+
+static uint32_t to_level(uint32_t share, uint32_t level, bool grows)
+{
+    return (share < level) == grows ? level : share;
+}
+
+static uint64_t sum_at_level(const uint32_t *shares, unsigned slices, uint32_t level, bool grows)
+{
+    uint64_t sum = 0;
+    for (unsigned i = 0; i < slices; i++)
+        sum += to_level(shares[i], level, grows);
+    return sum;
+}
+
+/* The shares sum to `size` afterwards: the smallest grow, or the largest shrink, to one level. None does the contrary: with
+ * leases out there would be more workers than either size allows. The first take the remainder. */
+static void share_out(uint32_t *shares, unsigned slices, uint32_t size)
+{
+    bool grows = sum_at_level(shares, slices, 0, true) < size;
+    uint32_t level = 0, above = size + 1; /* the highest level that is not too high, and one that is */
+    while (above - level > 1) {
+        uint32_t middle = level + (above - level) / 2;
+        if (sum_at_level(shares, slices, middle, grows) <= size)
+            level = middle;
+        else
+            above = middle;
+    }
+    uint64_t left = size - sum_at_level(shares, slices, level, grows);
+    for (unsigned i = 0; i < slices; i++) {
+        bool one_more = left > 0 && (grows ? shares[i] <= level : shares[i] > level);
+        shares[i] = to_level(shares[i], level, grows) + one_more;
+        left -= one_more;
+    }
+}
+
 static int reserve(struct cp_slice *slice, const struct visit *visit)
 {
-    return cp_slice_reserve(slice, share(visit));
+    return cp_slice_reserve(slice, visit->shares[visit->rank]);
 }
 
 static int resize(struct cp_slice *slice, const struct visit *visit)
 {
     struct cp_core_options *options = &slice->core.options;
     options->most = options->most < visit->amount ? visit->amount : options->most;
-    cp_slice_resize(slice, share(visit));
+    cp_slice_resize(slice, visit->shares[visit->rank]);
     return pump(slice);
+}
+
+/* While nothing moves. */
+static int resize_held(struct visit *visit)
+{
+    visit->fn = note_quota;
+    int status = visit_slices(visit);
+    if (status != COREPOOL_OK)
+        return status;
+    share_out(visit->shares, visit->slices, visit->amount);
+    visit->fn = reserve;
+    status = visit_slices(visit);
+    if (status == COREPOOL_OK)
+        status = set(visit->pool, set_size, visit->amount);
+    visit->fn = resize;
+    return status == COREPOOL_OK ? visit_slices(visit) : status;
 }
 
 static int resize_all(corepool_pool_t pool, unsigned size)
@@ -232,20 +287,19 @@ static int resize_all(corepool_pool_t pool, unsigned size)
     int status = cp_pool_check_size(impl->runtime, size, impl->flags);
     if (status != COREPOOL_OK)
         return status;
-    struct visit visit = {.pool = pool, .fn = reserve, .amount = size};
+    struct visit visit = {.pool = pool, .amount = size};
     if (impl->flags & COREPOOL_POOL_PER_SHARD)
         visit.amount *= impl->runtime->shards;
     if (visit.amount < count_slices(pool))
         return cp_fail(COREPOOL_EINVAL, "size: %u: the pool has %u slices, each with at least one worker", size,
                        count_slices(pool));
-    status = visit_slices(&visit);
-    if (status == COREPOOL_OK)
-        status = set(pool, set_size, visit.amount);
-    if (status != COREPOOL_OK)
-        return status;
-    visit.fn = resize;
+    visit.shares = calloc(impl->runtime->shards, sizeof *visit.shares);
+    if (!visit.shares)
+        return cp_fail(COREPOOL_ENOMEM, "no memory to resize a pool");
     status = hold_moves(pool);
-    return release_moves(pool, status == COREPOOL_OK ? visit_slices(&visit) : status);
+    status = release_moves(pool, status == COREPOOL_OK ? resize_held(&visit) : status);
+    free(visit.shares);
+    return status;
 }
 
 int corepool_pool_resize(corepool_pool_t pool, unsigned size)
@@ -404,17 +458,17 @@ int corepool_pool_drain(corepool_pool_t pool, int64_t timeout_ms)
 
 /* --- warm ---------------------------------------------------------------------------------------------------------- */
 
-/* By what each slice may open, now that workers may have moved; the sum is the amount. */
-static uint32_t share_by_quota(struct cp_slice *slice, const struct visit *visit)
+/* In proportion to the slices' shares of the size, now that workers may have moved; the sum is the amount. */
+static uint32_t part_of(const struct cp_slice *slice, const struct visit *visit)
 {
-    uint64_t quota = atomic_load(&slice->core.quota), before = *visit->before;
-    *visit->before += quota;
-    return (uint32_t)((before + quota) * visit->amount / visit->total - before * visit->amount / visit->total);
+    uint64_t before = *visit->before, after = before + slice->core.target;
+    *visit->before = after;
+    return (uint32_t)(after * visit->amount / visit->total - before * visit->amount / visit->total);
 }
 
 static int warm_slice(struct cp_slice *slice, const struct visit *visit)
 {
-    cp_core_warm(&slice->core, share_by_quota(slice, visit));
+    cp_core_warm(&slice->core, part_of(slice, visit));
     slice->watched = true;
     return pump(slice);
 }
@@ -453,16 +507,16 @@ static int not_warm(corepool_pool_t pool, unsigned n, int64_t timeout_ms)
                    (long long)timeout_ms, *error ? "; last open error: " : "", error);
 }
 
-static int add_quota(struct cp_slice *slice, const struct visit *visit)
+static int add_share(struct cp_slice *slice, const struct visit *visit)
 {
-    *visit->before += atomic_load(&slice->core.quota);
+    *visit->before += slice->core.target;
     return COREPOOL_OK;
 }
 
 static int warm_held(corepool_pool_t pool, unsigned n)
 {
     uint64_t total = 0, before = 0;
-    struct visit sum = {.pool = pool, .fn = add_quota, .before = &total};
+    struct visit sum = {.pool = pool, .fn = add_share, .before = &total};
     int status = visit_slices(&sum);
     struct visit visit = {.pool = pool, .fn = warm_slice, .amount = n, .total = total, .before = &before};
     return status == COREPOOL_OK ? visit_slices(&visit) : status;

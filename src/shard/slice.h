@@ -195,7 +195,7 @@ void cp_slice_regain(struct cp_slice *slice);
 
 /* --- operations; each is followed by cp_slice_pump or cp_slice_touch --- */
 
-/* The quota is to be `quota` ≥ 1, for which there is room: see cp_core_resize. */
+/* The quota is to be `quota`, for which there is room: see cp_core_resize. */
 void cp_slice_resize(struct cp_slice *slice, uint32_t quota);
 
 /* Every worker whose init has begun is to be replaced. */
