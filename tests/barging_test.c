@@ -267,6 +267,29 @@ TestBothShelves(what_was_kept_is_idle_for_all_once_nobody_waits)
     laws_end();
 }
 
+TestBothShelves(what_was_kept_goes_to_another_shard_that_asks_for_it)
+{
+    laws_need_second_cpu();
+    struct laws_count count = {0};
+    laws_start(NULL);
+    corepool_pool_t pool = laws_open_with(&laws_movable_class, &count, 2,
+                                          &(corepool_pool_options_t){.barging_us = LONG_US});
+    corepool_pool_t first = corepool_pool_at(pool, 0);
+    struct caller other = {.pool = corepool_pool_at(pool, 1)};
+    laws_await_idle(pool, 2);
+    laws_pin(laws_cpu_of(0));
+    corepool_lease_t lease = laws_take(first);
+    corepool_lease_t waited_for = laws_take(first); /* it comes from the other shard */
+    caller_start(&other);
+    laws_await_waiting(other.pool, 1);
+    poll(NULL, 0, LAWS_SHORT_MS); /* it has asked by then */
+    cr_assert_eq(corepool_checkin(&waited_for), COREPOOL_OK);
+    laws_await_waiting(other.pool, 0);
+    caller_expect(&other, COREPOOL_OK);
+    corepool_checkin(&lease);
+    laws_end();
+}
+
 Test(barging, nonsense_is_refused_by_its_name)
 {
     struct laws_count count = {0};

@@ -49,7 +49,7 @@ struct cp_request {
     bool asked;                 /* it is for whoever plays the manager, see shard/shard.h; else for the shard's thread */
     int verdict;                /* once SKIPPED: what the callback returned */
     bool again;                 /* it had a worker that its checkout callback refused: keeps its place */
-    /* How a caller that does not sleep on `outcome` is told; NULL: it sleeps. Runs on the manager's thread. */
+    /* How a caller that does not sleep on `outcome` is told; NULL: it sleeps. Run by who plays the manager. */
     void (*notify)(struct cp_request *request);
     void (*free)(struct cp_request *request);
     /* The manager's. */

@@ -189,7 +189,7 @@ static void deliver_decided(struct cp_message *message)
     complete(cp_container(message, struct async, decided));
 }
 
-/* On the manager's thread. The loop may have been detached, or its thread may have ended, at any moment before. */
+/* By who plays the manager. The loop may have been detached, or its thread may have ended, at any moment before. */
 static void on_notify(struct cp_request *request)
 {
     struct async *async = cp_container(request, struct async, request);

@@ -1,7 +1,7 @@
 /* shard/slice.c: the manager: brings messages and the shelf's events to the core, and carries out what it decides.
  *
- * States of a slice: spare block → open → closing (core.closed) → finished → spare block. All on the shard's thread but
- * the functions marked *any* in slice.h, which stand in slice_any.c. */
+ * States of a slice: spare block → open → closing (core.closed) → finished → spare block. All by who plays the
+ * manager (slice.h says what the thread alone does) but the functions marked *any* in slice.h, which stand in slice_any.c. */
 #include "shard/slice.h"
 
 #include <string.h>
@@ -323,11 +323,18 @@ static void tell_watcher(struct cp_slice *slice)
     slice->watched = slice->config.changed(slice, slice->config.context);
 }
 
+/* Whether somebody waits for what turns may keep: here, or on another shard that has asked. */
+static bool is_kept_wanted(const struct cp_slice *slice)
+{
+    return !cp_list_is_empty(&slice->core.requests) || !cp_list_is_empty(&slice->core.steal.asked);
+}
+
 /* When the slice is to be looked after though nothing happens: the core's time, or when turns have ended. */
 static int64_t wake_time(const struct cp_slice *slice, int64_t now)
 {
     int64_t wake_at = cp_core_wake_at(&slice->core, now);
-    if (!slice->config.barging_ns || cp_list_is_empty(&slice->core.requests) || slice->core.closed)
+    bool turns = slice->config.barging_ns && !atomic_load(&slice->turnless) && !slice->core.closed;
+    if (!turns || !is_kept_wanted(slice))
         return wake_at;
     int64_t turn = slice->config.barging_ns < CP_NS_PER_MS ? CP_NS_PER_MS : slice->config.barging_ns;
     return wake_at < now + turn ? wake_at : now + turn;
@@ -338,7 +345,7 @@ static int64_t wake_time(const struct cp_slice *slice, int64_t now)
 static void end_turns(struct cp_slice *slice)
 {
     atomic_store(&slice->turnless, cp_core_holds(&slice->core));
-    if (atomic_load(&slice->turnless) || !cp_list_is_empty(&slice->core.requests))
+    if (atomic_load(&slice->turnless) || is_kept_wanted(slice))
         cp_slice_collect(slice);
 }
 
