@@ -1,8 +1,9 @@
 /* tests/stress/ledger.c: worker classes that count what happens to their workers, and the oracle of one
  * holder.
  *
- * Four classes: plain has init and terminate only; picky also has the callbacks at checkout and checkin;
- * slow opens and ends its workers later, and fails now and then; blocking runs on libuv's thread pool. */
+ * Classes: plain has init and terminate only; picky also has the callbacks at checkout and checkin; slow opens
+ * and ends its workers later, and fails now and then; blocking runs on libuv's thread pool. Workers of moving,
+ * which is picky, and of slow-moving may go from shard to shard. */
 #include <poll.h>
 #include <stdlib.h>
 
@@ -49,38 +50,70 @@ uint64_t life_terminated(const struct life *life)
     return sum;
 }
 
+/* --- moves ------------------------------------------------------------------------------------------------ */
+
+/* The pool's state on one shard. */
+struct home {
+    struct life *life;
+    corepool_shard_t *shard;
+};
+
+/* The slot's shard is where the worker is now. Only who may touch the worker calls this. */
+static void follow(struct worker *worker, const corepool_worker_t *slot)
+{
+    corepool_shard_t *shard = corepool_worker_shard(slot);
+    if (shard == worker->shard)
+        return;
+    if (!(worker->life->plan->cls->flags & COREPOOL_CLASS_MOVABLE))
+        broke("L6", "a worker of %s, which is bound to its shard, is on another", worker->life->plan->name);
+    worker->shard = shard;
+    atomic_fetch_add(&shared.kinds[KIND_WORKER_MOVED], 1);
+}
+
+static void check_home(const struct home *home, const corepool_worker_t *slot)
+{
+    if (home->shard != corepool_worker_shard(slot))
+        broke("L6", "a callback of %s got another slice's pool state", home->life->plan->name);
+}
+
 /* --- the class's side ------------------------------------------------------------------------------------- */
 
-static uint64_t draw_for(struct life *life)
+static uint64_t draw_for(const struct home *home)
 {
-    return mix(options.seed + atomic_fetch_add(&life->draws, 1));
+    return mix(options.seed + atomic_fetch_add(&home->life->draws, 1));
 }
 
 static int count_pool_init(void *arg, corepool_shard_t *shard, void **pool_state)
 {
     struct life *life = arg;
-    (void)shard;
+    struct home *home = malloc(sizeof *home);
+    if (!home)
+        return COREPOOL_ENOMEM;
+    *home = (struct home){.life = life, .shard = shard};
     atomic_fetch_add(&life->pool_inits, 1);
-    *pool_state = life;
+    *pool_state = home;
     return COREPOOL_OK;
 }
 
 static void count_pool_terminate(void *pool_state, corepool_reason_t reason)
 {
-    struct life *life = pool_state;
+    struct home *home = pool_state;
     if (reason != COREPOOL_REASON_STOP)
         broke("L6", "a pool ended because: %s", corepool_reason_text(reason));
-    atomic_fetch_add(&life->pool_terminates, 1);
+    atomic_fetch_add(&home->life->pool_terminates, 1);
+    free(home);
 }
 
 static int init(corepool_worker_t *slot, void *pool_state, void **resource)
 {
-    struct life *life = pool_state;
+    const struct home *home = pool_state;
+    struct life *life = home->life;
     struct worker *worker = take_worker();
-    (void)slot;
+    check_home(home, slot);
     if (!worker)
         return COREPOOL_ENOMEM;
     worker->touches = 0;
+    worker->shard = home->shard;
     worker->life = life;
     atomic_store(&worker->condemned, 0);
     if (atomic_exchange(&worker->live, 1))
@@ -92,9 +125,10 @@ static int init(corepool_worker_t *slot, void *pool_state, void **resource)
 
 static int terminate(corepool_worker_t *slot, void *pool_state, void *resource, corepool_reason_t reason)
 {
-    struct life *life = pool_state;
+    const struct home *home = pool_state;
+    struct life *life = home->life;
     struct worker *worker = resource;
-    (void)slot;
+    check_home(home, slot);
     if (!atomic_exchange(&worker->live, 0))
         broke("L6", "a worker of %s was terminated twice, now because: %s", life->plan->name,
               corepool_reason_text(reason));
@@ -104,6 +138,7 @@ static int terminate(corepool_worker_t *slot, void *pool_state, void *resource, 
     if (owner && reason != COREPOOL_REASON_DOWN)
         broke("L2", "a worker of %s was terminated (%s) in the hands of %u", life->plan->name,
               corepool_reason_text(reason), owner);
+    follow(worker, slot);
     atomic_fetch_add(&life->terminated[reason], 1);
     give_worker(worker);
     return COREPOOL_OK;
@@ -142,16 +177,16 @@ static void post_later(corepool_worker_t *slot, corepool_shard_cb fn)
 static void finish_init(corepool_shard_t *shard, void *arg)
 {
     corepool_worker_t *slot = arg;
-    struct life *life = corepool_worker_context(slot);
+    struct home *home = corepool_worker_context(slot);
     void *resource = NULL;
     (void)shard;
-    uint64_t chance = draw_for(life);
+    uint64_t chance = draw_for(home);
     if (chance % 3 == 0) {
         post_later(slot, finish_init);
     } else if (chance % FAIL_ONE_IN == 1) {
         corepool_worker_explain(slot, "this one was meant to fail");
         corepool_worker_failed(slot, COREPOOL_EOPEN);
-    } else if (init(slot, life, &resource) == COREPOOL_OK) {
+    } else if (init(slot, home, &resource) == COREPOOL_OK) {
         corepool_worker_ready(slot, resource);
     } else {
         corepool_worker_failed(slot, COREPOOL_ENOMEM);
@@ -233,6 +268,27 @@ const corepool_class_t blocking_class = {
     .terminate = terminate,
 };
 
+const corepool_class_t moving_class = {
+    .name = "moving",
+    .flags = COREPOOL_CLASS_MOVABLE,
+    .pool_init = count_pool_init,
+    .pool_terminate = count_pool_terminate,
+    .init = init,
+    .terminate = terminate,
+    .checkout = checkout,
+    .checkin = checkin,
+};
+
+const corepool_class_t slow_moving_class = {
+    .name = "slow-moving",
+    .flags = COREPOOL_CLASS_MOVABLE,
+    .pool_init = count_pool_init,
+    .pool_terminate = count_pool_terminate,
+    .init = init_slowly,
+    .terminate = terminate_slowly,
+    .checkout = checkout,
+};
+
 /* --- the holder's side ------------------------------------------------------------------------------------ */
 
 void oracle_grab(struct hand *hand, unsigned number)
@@ -251,6 +307,7 @@ void oracle_grab(struct hand *hand, unsigned number)
               worker->life->plan->name);
     if (atomic_load_explicit(&worker->condemned, memory_order_relaxed))
         broke("L6", "a worker of %s that was evicted while leased is leased again", hand->life->plan->name);
+    follow(worker, hand->lease.worker);
     worker->touches++;
 }
 

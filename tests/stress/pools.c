@@ -42,6 +42,9 @@ void close_life(struct life *life, void (*meanwhile)(void))
     if (inits != terminated)
         broke("L6", "pool %s: %llu workers were initialised and %llu terminated", life->plan->name,
               (unsigned long long)inits, (unsigned long long)terminated);
+    if (life->plan->cls->flags & COREPOOL_CLASS_MOVABLE &&
+        atomic_load(&life->terminated[COREPOOL_REASON_MOVED]))
+        broke("L6", "pool %s: workers that may move were terminated for their places", life->plan->name);
     if (atomic_load(&life->pool_inits) != atomic_load(&life->pool_terminates))
         broke("L6", "pool %s: its state was initialised on %llu shards and terminated on %llu",
               life->plan->name, (unsigned long long)atomic_load(&life->pool_inits),
@@ -72,7 +75,7 @@ static corepool_stats_t stats_of(const struct life *life)
 /* Eager pools are full again; in all, everything has come home and every time-out is known to the manager. */
 static bool is_at_rest(const struct life *life, const corepool_stats_t *stats)
 {
-    return !stats->leased && !stats->waiting && !stats->closing && !stats->opening &&
+    return !stats->leased && !stats->waiting && !stats->closing && !stats->opening && !stats->moving &&
            (life->plan->flags & COREPOOL_POOL_LAZY || !stats->vacant) &&
            stats->timeouts == atomic_load(&life->timeouts);
 }
@@ -102,6 +105,9 @@ static void check_life(const struct life *life)
     if (stats.quota != size || sum != size)
         broke("L1", "pool %s of %llu: the quotas are %llu, the counts sum to %llu", life->plan->name,
               (unsigned long long)size, (unsigned long long)stats.quota, (unsigned long long)sum);
+    if (stats.stolen != stats.given)
+        broke("L1", "pool %s: its slices gave %llu workers and places and got %llu", life->plan->name,
+              (unsigned long long)stats.given, (unsigned long long)stats.stolen);
     if (live != stats.idle)
         broke("L6", "pool %s has %llu workers, and counts %llu", life->plan->name, (unsigned long long)live,
               (unsigned long long)stats.idle);

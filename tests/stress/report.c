@@ -83,6 +83,8 @@ void print_counts(void)
     for (unsigned i = 0; i < KINDS; i++)
         printf(" %s %llu", kind_names[i], (unsigned long long)sum.kinds[i]);
     printf("\n");
+    if (!sum.kinds[KIND_WORKER_MOVED])
+        printf("  no worker moved to another shard\n");
     if (inner_build)
         printf("  restarted sequences: %llu\n", (unsigned long long)inner_aborts());
     fflush(stdout);
@@ -108,6 +110,13 @@ void check_kinds(void)
     for (unsigned i = 0; i < OUTCOMES; i++)
         if (!sum.outcomes[i])
             broke("coverage", "no request ended as %s", outcome_names[i]);
+}
+
+/* Where there is more than one shard, workers that may move do. */
+void check_moves(void)
+{
+    if (scene.shards > 1 && !atomic_load(&shared.kinds[KIND_WORKER_MOVED]))
+        broke("coverage", "no worker moved to another shard");
 }
 
 static void print_lease(const corepool_lease_info_t *info, void *arg)

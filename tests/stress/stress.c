@@ -36,6 +36,10 @@ static const struct plan mixed_plans[] = {
     {"serialised", &picky_class, 3, COREPOOL_POOL_MANAGED | COREPOOL_POOL_SERIALISED, 2, false, 0},
     {"one", &plain_class, 1, 0, 3, false, 0},
     {"turns", &plain_class, 2, 0, 10, false, 200},
+    {"moves", &moving_class, 4, 0, 14, false, 0},
+    {"moves-lazy", &slow_moving_class, 3, COREPOOL_POOL_LAZY | COREPOOL_POOL_FIFO, 8, false, 0},
+    {"moves-turns", &moving_class, 2, 0, 8, false, 200},
+    {"churn-moves", &moving_class, 2, 0, 12, true, 0},
     {"churn-lazy", &slow_class, 2, COREPOOL_POOL_LAZY | COREPOOL_POOL_FIFO, 12, true, 0},
     {"churn-each", &picky_class, 1, COREPOOL_POOL_PER_SHARD, 12, true, 0},
     {"churn", &plain_class, 2, 0, 12, true, 0},
@@ -186,6 +190,12 @@ struct cast {
     void *(*fn)(void *);
 };
 
+static void check_coverage(void)
+{
+    check_kinds();
+    check_moves();
+}
+
 /* False: this shelf is not to be had. */
 static bool play(const struct cast *cast)
 {
@@ -210,7 +220,7 @@ static bool play(const struct cast *cast)
         run_round(round, cast->pinned, cast->ops / ROUNDS, cast->fn);
     print_counts();
     if (cast->fn == run_client && cast->ops >= OPS_FOR_ALL_KINDS && !atomic_load(&scene.stopping))
-        check_kinds();
+        check_coverage();
     if (cast->storm && inner_build && !scene.portable && inner_aborts() == aborts)
         broke("coverage", "the storm restarted no sequence");
     end_scene();

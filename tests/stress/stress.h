@@ -6,7 +6,8 @@
  *   L2  each worker has an owner word that its holder swaps in and out, and a plain count for a race detector
  *   L3  no client may stand still (the watchdog); eager pools fill up again
  *   L5  each request is counted when it is asked for and when it ends; each callback runs once
- *   L6  each worker's init and terminate are counted, by reason
+ *   L6  each worker's init and terminate are counted, by reason; a worker is followed by its resource, and only
+ *       those of movable classes change shards
  *   L7  descriptors and threads are the same before and after a runtime
  * A broken law ends the program with the seed.
  *
@@ -52,7 +53,8 @@
     X(FORGET, 0)          \
     X(REOPEN, 0)          \
     X(MIGRATE, 0)         \
-    X(SHARD_MOVED, 0)
+    X(SHARD_MOVED, 0)     \
+    X(WORKER_MOVED, 0)
 enum kind {
 #define KIND_ENUM(name, weight) KIND_##name,
     KIND_TABLE(KIND_ENUM)
@@ -118,6 +120,7 @@ struct worker {
     _Atomic uint32_t condemned; /* evicted while it was leased: nobody is to see it again */
     /* Plain on purpose: one holder after the other. */
     uint64_t touches;
+    corepool_shard_t *shard; /* where it was seen last */
     struct life *life;
     struct worker *next;
 };
@@ -160,7 +163,7 @@ struct client {
 };
 
 #define CLIENTS_MAX 64u
-#define PLANS_MAX 12u
+#define PLANS_MAX 16u
 /* Owner words of shards and of control. */
 #define NUMBER_SHARD 1000u
 #define NUMBER_CONTROL 900u
@@ -195,6 +198,7 @@ void print_counts(void);
 void add_tally(struct tally *sum, const struct tally *part);
 void check_outcomes(void);
 void check_kinds(void);
+void check_moves(void);
 void *watch(void *stop); /* the watchdog's thread; `stop` is an _Atomic bool */
 const char *kind_name(enum kind kind);
 unsigned kind_weight(enum kind kind);
@@ -202,6 +206,7 @@ enum outcome outcome_of(int status);
 
 /* --- ledger.c: worker classes that count */
 extern const corepool_class_t plain_class, picky_class, slow_class, blocking_class;
+extern const corepool_class_t moving_class, slow_moving_class;
 void oracle_grab(struct hand *hand, unsigned number);
 void oracle_drop(struct hand *hand, unsigned number);
 uint64_t life_terminated(const struct life *life);
