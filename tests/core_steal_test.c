@@ -237,6 +237,69 @@ Test(core_steal, a_want_is_withdrawn_when_its_slice_has_not_starved_for_a_while)
     finish(2);
 }
 
+/* Every worker is leased, one request waits at slice 0, and its wants stand at all others. */
+static void starve(unsigned how_many, uint32_t quota)
+{
+    start(how_many, quota, true);
+    for (unsigned i = 0; i < how_many; i++)
+        request(&slices[i], quota);
+    run_until(now + MS);
+    request(&slices[0], 1);
+    run_until(now + 5 * MS);
+    cr_assert_eq(slices[0].core.steal.lent, how_many - 1);
+    memset(sent, 0, sizeof sent);
+}
+
+Test(core_steal, of_many_who_could_give_what_is_sought_one_does)
+{
+    starve(3, 1);
+    for (unsigned i = 1; i < 3; i++) {
+        cp_core_idle(&slices[i].core, &slices[i].slots[0]);
+        pump(&slices[i]); /* the asker sleeps meanwhile */
+    }
+    cr_expect_eq(sent[2], 2, "both wants are answered: %u", sent[2]);
+    cr_expect_eq(slices[1].core.given, 1);
+    cr_expect_eq(slices[2].core.given, 0);
+    run_until(now + MS);
+    cr_expect_eq(slices[0].granted, 2);
+    cr_expect_eq(slices[2].core.idle, 1);
+    finish(3);
+}
+
+Test(core_steal, a_want_that_is_not_needed_any_more_is_answered_before_it_is_withdrawn)
+{
+    starve(2, 1);
+    cp_core_idle(&slices[0].core, &slices[0].slots[0]);
+    pump(&slices[0]);
+    cr_expect_eq(sent[2], 0);
+    pump(&slices[1]);
+    cr_expect_eq(sent[2], 1);
+    run_until(now + 5 * MS);
+    cr_expect_eq(sent[1], 0);
+    cr_expect_eq(slices[1].core.given, 0);
+    finish(2);
+}
+
+Test(core_steal, own_requests_go_before_a_want_unless_many_more_wait_there)
+{
+    starve(2, 2);
+    request(&slices[1], 2);
+    pump(&slices[1]);
+    cp_core_idle(&slices[1].core, &slices[1].slots[0]);
+    pump(&slices[1]);
+    cr_expect_eq(slices[1].granted, 3);
+    cr_expect_eq(slices[1].core.given, 0);
+    request(&slices[0], 9); /* ten for two workers there, one for one here */
+    pump(&slices[0]);
+    cp_core_idle(&slices[1].core, &slices[1].slots[1]);
+    pump(&slices[1]);
+    cr_expect_eq(slices[1].granted, 3);
+    cr_expect_eq(slices[1].core.given, 1);
+    run_until(now + MS);
+    cr_expect_eq(slices[0].granted, 3);
+    finish(4);
+}
+
 Test(core_steal, a_slice_that_closes_or_holds_answers_all_and_calls_back_its_own)
 {
     start(3, 1, true);
