@@ -272,8 +272,8 @@ TestBothShelves(what_was_kept_goes_to_another_shard_that_asks_for_it)
     laws_need_second_cpu();
     struct laws_count count = {0};
     laws_start(NULL);
-    corepool_pool_t pool = laws_open_with(&laws_movable_class, &count, 2,
-                                          &(corepool_pool_options_t){.barging_us = LONG_US});
+    corepool_pool_t pool =
+        laws_open_with(&laws_movable_class, &count, 2, &(corepool_pool_options_t){.barging_us = LONG_US});
     corepool_pool_t first = corepool_pool_at(pool, 0);
     struct caller other = {.pool = corepool_pool_at(pool, 1)};
     laws_await_idle(pool, 2);
