@@ -323,18 +323,12 @@ static void tell_watcher(struct cp_slice *slice)
     slice->watched = slice->config.changed(slice, slice->config.context);
 }
 
-/* Whether somebody waits for what turns may keep: here, or on another shard that has asked. */
-static bool is_kept_wanted(const struct cp_slice *slice)
-{
-    return !cp_list_is_empty(&slice->core.requests) || !cp_list_is_empty(&slice->core.steal.asked);
-}
-
 /* When the slice is to be looked after though nothing happens: the core's time, or when turns have ended. */
 static int64_t wake_time(const struct cp_slice *slice, int64_t now)
 {
     int64_t wake_at = cp_core_wake_at(&slice->core, now);
     bool turns = slice->config.barging_ns && !atomic_load(&slice->turnless) && !slice->core.closed;
-    if (!turns || !is_kept_wanted(slice))
+    if (!turns || !slice->core.listening) /* else somebody wants what is kept: here, or on another shard */
         return wake_at;
     int64_t turn = slice->config.barging_ns < CP_NS_PER_MS ? CP_NS_PER_MS : slice->config.barging_ns;
     return wake_at < now + turn ? wake_at : now + turn;
@@ -345,7 +339,7 @@ static int64_t wake_time(const struct cp_slice *slice, int64_t now)
 static void end_turns(struct cp_slice *slice)
 {
     atomic_store(&slice->turnless, cp_core_holds(&slice->core));
-    if (atomic_load(&slice->turnless) || is_kept_wanted(slice))
+    if (atomic_load(&slice->turnless) || slice->core.listening)
         cp_slice_collect(slice);
 }
 
