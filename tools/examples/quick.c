@@ -19,7 +19,8 @@ static int free_buffer(corepool_worker_t *worker, void *size, void *resource, co
 
 int main(void)
 {
-    static const corepool_class_t buffers = {.name = "buffer", .init = open_buffer, .terminate = free_buffer};
+    static const corepool_class_t buffers = {
+        .name = "buffer", .flags = COREPOOL_CLASS_MOVABLE, .init = open_buffer, .terminate = free_buffer};
     static size_t size = 4096;
     corepool_runtime_t *runtime;
     corepool_pool_t pool;
