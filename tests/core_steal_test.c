@@ -52,11 +52,10 @@ static void meet(struct slice *slice)
 static void ask(struct slice *slice, struct cp_want *want)
 {
     struct slice *neighbour = slice_of(want->neighbour);
-    uint32_t shelved = neighbour->core.idle;
-    if (!cp_steal_lend(&slice->core, want, shelved))
+    if (!cp_steal_lend(&slice->core, want, 0))
         return;
     asked_of[sent[0]++ % SLICES] = (unsigned)(neighbour - slices);
-    cp_steal_asked(&neighbour->core, want, 0, now); /* what is idle there is in the core's hands */
+    cp_steal_asked(&neighbour->core, want, 0, now);
     pump(neighbour);
 }
 
@@ -332,6 +331,19 @@ Test(core_steal, a_bound_worker_is_retired_for_its_place_once_it_has_been_cold)
     cr_expect_eq(slices[1].core.terminated, 1);
     cr_expect_eq(slices[1].core.given, 1);
     finish(4);
+}
+
+Test(core_steal, what_is_idle_in_the_hands_of_a_far_manager_is_seen_in_the_first_round)
+{
+    start(64, 1, true);
+    for (unsigned i = 0; i < 63; i++)
+        request(&slices[i], 1);
+    run_until(now + MS);
+    request(&slices[0], 1);
+    run_until(now + MS);
+    cr_expect_eq(slices[0].granted, 2);
+    cr_expect_eq(sent[0], 1);
+    finish(64);
 }
 
 /* Two packages, four caches each, eight cores with two threads: the distances are those of the machine. */

@@ -116,7 +116,7 @@ void cp_core_idle(struct cp_core *core, cp_slot *slot)
 {
     cp_assert(slot->phase == CP_LIVE && cp_list_is_empty(&slot->link));
     cp_list_push_front(&core->idle_slots, &slot->link);
-    core->idle++;
+    ADD(core->idle, 1);
 }
 
 cp_slot *cp_core_oldest_idle(const struct cp_core *core)
@@ -127,13 +127,13 @@ cp_slot *cp_core_oldest_idle(const struct cp_core *core)
 static void remove_idle(struct cp_core *core, cp_slot *slot)
 {
     cp_list_unlink(&slot->link);
-    core->idle--;
+    ADD(core->idle, -1u);
 }
 
 void cp_core_idle_again(struct cp_core *core, cp_slot *slot)
 {
     cp_list_push_back(&core->idle_slots, &slot->link);
-    core->idle++;
+    ADD(core->idle, 1);
 }
 
 cp_slot *cp_core_take_oldest_idle(struct cp_core *core)

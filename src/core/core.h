@@ -45,6 +45,7 @@ struct cp_core {
     _Atomic uint64_t stolen, given; /* workers and places that came from other slices, and went there */
     _Atomic uint32_t changes; /* odd while the manager is changing the lines above */
     _Atomic uint32_t waiting;
+    _Atomic uint32_t idle; /* in the manager's hands; read by neighbours */
     _Atomic uint64_t grants, timeouts, cancels;
     _Atomic uint64_t sheds; /* refused as overloaded or shed */
     _Atomic uint64_t asks, withdrawals; /* wants sent to other slices, and of those, called back */
@@ -52,7 +53,7 @@ struct cp_core {
     /* The manager's. */
     struct cp_list vacant_slots, idle_slots, doomed_slots, spare_slots;
     struct cp_list requests;
-    uint32_t idle, doomed;
+    uint32_t doomed;
     uint32_t owed;       /* given-up requests that were found in the queue before their notice came */
     uint32_t unstocked;  /* eager: closed as idle, and to be opened again only for requests */
     bool listening;      /* the shelf says `waiting` */

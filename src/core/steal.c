@@ -131,7 +131,8 @@ uint32_t cp_steal_room(const struct cp_core *core, const struct cp_want *want)
 static bool has_visibly(const struct cp_want *want, uint32_t shelved)
 {
     const struct cp_core *neighbour = want->neighbour;
-    return shelved > 0 || (want->takes_places && GET(neighbour->vacant) > GET(neighbour->waiting));
+    uint32_t waiting = GET(neighbour->waiting);
+    return shelved > 0 || GET(neighbour->idle) > waiting || (want->takes_places && GET(neighbour->vacant) > waiting);
 }
 
 /* What comes back there next would lie idle, or is needed less. */

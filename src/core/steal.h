@@ -124,7 +124,7 @@ void cp_steal_rest(struct cp_core *core, int64_t until_ns);
 /* How many slots there must be before the want is lent: those that there are, or the quota's and what may come. */
 uint32_t cp_steal_room(const struct cp_core *core, const struct cp_want *want);
 
-/* After CP_DO_ASK: `shelved` workers are on the neighbour's shelf. True: it is worth a message, the want is lent; false: it is
+/* After CP_DO_ASK: `shelved` workers are on the neighbour's shelf, or on their way to it. True: it is worth a message, the want is lent; false: it is
  * passed. */
 bool cp_steal_lend(struct cp_core *core, struct cp_want *want, uint32_t shelved);
 

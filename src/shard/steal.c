@@ -104,13 +104,19 @@ static void deliver_ask(struct cp_message *message)
     cp_slice_touch(slice);
 }
 
+/* What callers elsewhere have given back is found when it is asked for. */
+static uint32_t shelved(const struct cp_slice *slice)
+{
+    return cp_shelf_idle(&slice->shelf) + (atomic_load_explicit(&slice->returned, memory_order_relaxed) != NULL);
+}
+
 static void ask(struct cp_slice *slice, struct cp_record *record)
 {
     if (cp_slice_reserve(slice, cp_steal_room(&slice->core, &record->want)) != COREPOOL_OK) {
         do_without(slice);
         return;
     }
-    if (!cp_steal_lend(&slice->core, &record->want, cp_shelf_idle(&record->neighbour->shelf)))
+    if (!cp_steal_lend(&slice->core, &record->want, shelved(record->neighbour)))
         return;
     record->message.deliver = deliver_ask;
     if (!cp_shard_send(record->neighbour->shard, &record->message)) /* it has stopped: as good as an answer in vain */
