@@ -25,8 +25,9 @@
  * Workers that are bound to their shard do not move. A place does; for it an idle worker is retired (reason MOVED) that
  * stayed the coldest, unused, for CP_STEAL_BOUND_REST_NS, or after that time any, where the asker's pressure outweighs.
  *
- * L3: no request waits while another slice of the pool, which neither holds nor shrinks, has had an idle worker that may move
- * for longer than CP_STEAL_BOUND_NS and the delivery of two messages.
+ * L3: no slice starves while another of the pool has had an idle worker that may move for longer than CP_STEAL_BOUND_NS and the
+ * delivery of two messages. One that holds, or is to become smaller, neither starves nor gives; a request whose worker is opening,
+ * or whose place is vacant, waits for that.
  *
  * Pure, on the manager's thread; of another slice's core only the atomic counts are read, and `claimed` is raised. */
 #ifndef CP_CORE_STEAL_H

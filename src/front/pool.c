@@ -146,6 +146,7 @@ static int open_slices(struct corepool_pool_impl *impl, const struct cp_slice_co
         struct opening opening = {.impl = impl, .config = *base};
         opening.config.core.quota = cp_pool_quota_of(rank, slices, size);
         opening.config.core.most = size;
+        opening.config.core.steals = base->core.steals && slices > 1;
         opening.config.core.warm = cp_pool_quota_of(rank, slices, base->core.warm);
         opening.config.core.seed = (uint64_t)cp_now_ns() + home * UINT64_C(0x9E3779B97F4A7C15);
         opening.config.portable = is_portable(impl, &runtime->shard[home]);

@@ -73,17 +73,15 @@ static struct cp_core_counts counts_of(const struct cp_core *core)
     return counts;
 }
 
-/* L1: the groups of slots, and what moves them from one to the other. */
-static void add_slots(corepool_stats_t *stats, const struct cp_slice *slice)
+/* L1: the groups of slots, and what moves them from one to the other. Live ones count as idle, so far. */
+static void add_slots(struct cp_slice *slice, void *sum)
 {
+    corepool_stats_t *stats = sum;
     struct cp_core_counts counts = counts_of(&slice->core);
-    uint64_t leased = cp_slice_leased(slice);
-    leased = leased < counts.live ? leased : counts.live;
     stats->quota += counts.quota;
     stats->vacant += counts.vacant;
     stats->opening += counts.opening;
-    stats->idle += counts.live - leased;
-    stats->leased += leased;
+    stats->idle += counts.live;
     stats->closing += counts.closing;
     stats->opens += counts.opens;
     stats->open_failures += counts.open_failures;
@@ -98,21 +96,25 @@ static void add_moves(struct cp_slice *slice, void *sum)
     *(uint64_t *)sum += counts.stolen + counts.given;
 }
 
-static void add_slice_slots(struct cp_slice *slice, void *stats)
+static void add_leased(struct cp_slice *slice, void *sum)
 {
-    add_slots(stats, slice);
+    *(uint64_t *)sum += cp_slice_leased(slice);
 }
 
-/* Moves only ever become more: if there were none in between, what was read of each slice was so at that moment. */
+/* Moves only ever become more: if there were none in between, what was read of each slice was so at that moment. The slots'
+ * stamps are looked at afterwards: they may be very many, and moves would always come in between. */
 static void read_slots(corepool_pool_t pool, corepool_stats_t *stats)
 {
-    uint64_t moves;
+    uint64_t moves, leased = 0;
     do {
         *stats = (corepool_stats_t){0};
-        cp_pool_each_slice_of(pool, add_slice_slots, stats);
+        cp_pool_each_slice_of(pool, add_slots, stats);
         moves = 0;
         cp_pool_each_slice_of(pool, add_moves, &moves);
     } while (moves != stats->stolen + stats->given);
+    cp_pool_each_slice_of(pool, add_leased, &leased);
+    stats->leased = leased < stats->idle ? leased : stats->idle;
+    stats->idle -= stats->leased;
     if (pool.shard < 0)
         stats->moving = stats->given - stats->stolen;
 }
