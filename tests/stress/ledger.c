@@ -3,7 +3,7 @@
  *
  * Classes: plain has init and terminate only; picky also has the callbacks at checkout and checkin; slow opens
  * and ends its workers later, and fails now and then; blocking runs on libuv's thread pool. Workers of moving,
- * which is picky, and of slow-moving may go from shard to shard. */
+ * which is picky, and of two more may go from shard to shard. */
 #include <poll.h>
 #include <stdlib.h>
 
@@ -287,6 +287,15 @@ const corepool_class_t slow_moving_class = {
     .init = init_slowly,
     .terminate = terminate_slowly,
     .checkout = checkout,
+};
+
+const corepool_class_t blocking_moving_class = {
+    .name = "blocking-moving",
+    .flags = COREPOOL_CLASS_MOVABLE | COREPOOL_CLASS_BLOCKING,
+    .pool_init = count_pool_init,
+    .pool_terminate = count_pool_terminate,
+    .init = init_blocking,
+    .terminate = terminate,
 };
 
 /* --- the holder's side ------------------------------------------------------------------------------------ */

@@ -38,6 +38,7 @@ static const struct plan mixed_plans[] = {
     {"turns", &plain_class, 2, 0, 10, false, 200},
     {"moves", &moving_class, 4, 0, 14, false, 0},
     {"moves-lazy", &slow_moving_class, 3, COREPOOL_POOL_LAZY | COREPOOL_POOL_FIFO, 8, false, 0},
+    {"moves-blocking", &blocking_moving_class, 2, COREPOOL_POOL_PER_SHARD, 8, false, 0},
     {"moves-turns", &moving_class, 2, 0, 8, false, 200},
     {"churn-moves", &moving_class, 2, 0, 12, true, 0},
     {"churn-lazy", &slow_class, 2, COREPOOL_POOL_LAZY | COREPOOL_POOL_FIFO, 12, true, 0},

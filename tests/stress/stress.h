@@ -206,7 +206,7 @@ enum outcome outcome_of(int status);
 
 /* --- ledger.c: worker classes that count */
 extern const corepool_class_t plain_class, picky_class, slow_class, blocking_class;
-extern const corepool_class_t moving_class, slow_moving_class;
+extern const corepool_class_t moving_class, slow_moving_class, blocking_moving_class;
 void oracle_grab(struct hand *hand, unsigned number);
 void oracle_drop(struct hand *hand, unsigned number);
 uint64_t life_terminated(const struct life *life);
