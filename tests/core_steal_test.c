@@ -319,6 +319,32 @@ Test(core_steal, a_slice_that_closes_or_holds_answers_all_and_calls_back_its_own
     finish(3);
 }
 
+Test(core_steal, a_slice_that_closes_calls_its_wants_back_from_who_stays_open)
+{
+    starve(2, 1);
+    cp_core_close(&slices[0].core, COREPOOL_REASON_STOP);
+    pump(&slices[0]);
+    cr_expect_eq(sent[1], 1);
+    cr_expect_eq(sent[2], 1);
+    pump(&slices[0]);
+    cr_expect(cp_steal_is_home(&slices[0].core));
+    finish(2);
+}
+
+Test(core_steal, a_slice_that_holds_its_moves_asks_nobody_until_it_is_released)
+{
+    start(2, 1, true);
+    cp_steal_hold(&slices[0].core, true);
+    request(&slices[0], 2);
+    run_until(now + 20 * MS);
+    cr_expect_eq(sent[0], 0);
+    cp_steal_hold(&slices[0].core, false);
+    run_until(now + MS);
+    cr_expect_eq(sent[0], 1);
+    cr_expect_eq(slices[0].granted, 2);
+    finish(2);
+}
+
 Test(core_steal, a_bound_worker_is_retired_for_its_place_once_it_has_been_cold)
 {
     start(2, 2, false);
