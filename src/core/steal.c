@@ -120,10 +120,8 @@ static uint32_t wanted_now(const struct cp_steal *steal, const struct cp_core *c
 
 uint32_t cp_steal_room(const struct cp_core *core, const struct cp_want *want)
 {
-    uint32_t has = GET(core->quota) + core->spare, room = GET(core->quota) + want->wanted;
-    for (uint32_t i = 0; i < core->steal.count; i++)
-        room += core->steal.wants[i]->lent ? core->steal.wants[i]->wanted : 0;
-    room = less(room, core->options.most);
+    uint32_t has = GET(core->quota) + core->spare;
+    uint32_t room = less(GET(core->quota) + core->steal.awaited + want->wanted, core->options.most);
     return room > has ? room : has;
 }
 
@@ -152,6 +150,7 @@ bool cp_steal_lend(struct cp_core *core, struct cp_want *want, uint32_t shelved)
         steal->hoped += want->wanted;
     want->lent = true;
     steal->lent++;
+    steal->awaited += want->wanted;
     ADD(core->asks, 1);
     return true;
 }
@@ -312,6 +311,7 @@ void cp_steal_home(struct cp_core *core, struct cp_want *want, int64_t now_ns)
     want->lent = false;
     want->workers = want->places = 0;
     steal->lent--;
+    steal->awaited -= want->wanted;
     steal->withdrawn -= GET(want->withdrawn);
     atomic_store_explicit(&want->withdrawn, false, memory_order_relaxed);
     want->rest_until = got == CP_STEAL_BATCH ? now_ns : now_ns + CP_STEAL_REST_NS;
@@ -630,12 +630,13 @@ int64_t cp_steal_wake_at(const struct cp_core *core, int64_t now_ns)
 const char *cp_steal_check(const struct cp_core *core)
 {
     const struct cp_steal *steal = &core->steal;
-    uint32_t lent = 0, withdrawn = 0;
+    uint32_t lent = 0, withdrawn = 0, awaited = 0;
     for (uint32_t i = 0; i < steal->count; i++) {
         lent += steal->wants[i]->lent;
+        awaited += steal->wants[i]->lent ? steal->wants[i]->wanted : 0;
         withdrawn += GET(steal->wants[i]->withdrawn);
     }
-    if (lent != steal->lent || withdrawn != steal->withdrawn)
+    if (lent != steal->lent || withdrawn != steal->withdrawn || awaited != steal->awaited)
         return "L1: the wants that are lent do not match their count";
     return NULL;
 }

@@ -93,6 +93,7 @@ struct cp_steal {
     struct cp_want **wants;  /* by distance; NULL: not met yet */
     uint32_t count;
     uint32_t lent, withdrawn;
+    uint32_t awaited;        /* what those that are lent may bring at most */
     uint32_t arrived;        /* units that were adopted */
     struct cp_list back;     /* wants that have come back */
     uint32_t rank;           /* who is next in this round */
