@@ -82,7 +82,7 @@ static int init(corepool_worker_t *worker, void *pool_state, void **resource)
 
 static void corepool_open(unsigned workers)
 {
-    static const corepool_class_t cls = {.name = "nothing", .init = init};
+    static const corepool_class_t cls = {.name = "nothing", .flags = COREPOOL_CLASS_MOVABLE, .init = init};
     BENCH_REQUIRE(corepool_runtime_start(NULL, &runtime) == COREPOOL_OK &&
                       corepool_pool_open(runtime, &cls, NULL, workers, NULL, &pool) == COREPOOL_OK,
                   "%s", corepool_error_detail());

@@ -18,7 +18,7 @@ static int init(corepool_worker_t *worker, void *pool_state, void **resource)
     return COREPOOL_OK;
 }
 
-static const corepool_class_t resource_class = {.name = "resource", .init = init};
+static const corepool_class_t resource_class = {.name = "resource", .flags = COREPOOL_CLASS_MOVABLE, .init = init};
 
 static bool open_on(corepool_shelf_kind_t shelf, unsigned count, const char **why)
 {

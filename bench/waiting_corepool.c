@@ -21,7 +21,7 @@ static int init(corepool_worker_t *worker, void *pool_state, void **resource)
 
 static void open_with(const corepool_pool_options_t *options, unsigned cpus, unsigned per_cpu)
 {
-    static const corepool_class_t cls = {.name = "resource", .init = init};
+    static const corepool_class_t cls = {.name = "resource", .flags = COREPOOL_CLASS_MOVABLE, .init = init};
     corepool_stats_t stats;
     opened = 0;
     BENCH_REQUIRE(corepool_runtime_start(NULL, &runtime) == COREPOOL_OK &&
