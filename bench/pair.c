@@ -2,6 +2,7 @@
  *
  * Every round runs each peer once, so that a change of the machine's speed hits all alike; figures are medians over the
  * rounds. Each run checks its own counts before its time is used. Usage: pair [ROUNDS [PAIRS]]. */
+#include <alloca.h>
 #include <pthread.h>
 #include <unistd.h>
 
@@ -35,13 +36,20 @@ struct worker {
     pthread_barrier_t *barrier;
     const struct peer *peer;
     uint64_t pairs;
+    unsigned index;
     int cpu; /* -1: free */
     int64_t begin, end;
 };
 
+/* Threads' stacks begin at multiples of a large power of two, so what two of them have innermost may compete for the same
+ * place in a cache that their CPUs share. Each thread begins so much further in. */
+#define STACK_STEP 1088
+
 static void *work(void *arg)
 {
     struct worker *worker = arg;
+    volatile char *apart = alloca((worker->index + 1) * STACK_STEP);
+    apart[0] = 0;
     if (worker->cpu >= 0)
         bench_pin(worker->cpu);
     worker->peer->enter();
@@ -79,7 +87,7 @@ static double time_peer(const struct peer *peer, unsigned threads, bool pinned, 
     }
     pthread_barrier_init(&barrier, NULL, threads);
     for (unsigned i = 0; i < threads; i++) {
-        workers[i] = (struct worker){.barrier = &barrier, .peer = peer, .pairs = pairs / threads,
+        workers[i] = (struct worker){.barrier = &barrier, .peer = peer, .pairs = pairs / threads, .index = i,
                                      .cpu = pinned ? bench_usable_cpu(i) : -1};
         BENCH_REQUIRE(pthread_create(&workers[i].thread, NULL, work, &workers[i]) == 0, "cannot start thread %u", i);
     }
