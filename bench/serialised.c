@@ -89,7 +89,7 @@ static struct crowd {
     uint64_t pairs; /* of each caller */
     bool running;   /* within take_turns: a callback leaves going on to that */
     int64_t begin, end;
-} crowds[MAX_SHARDS];
+} __attribute__((aligned(128))) crowds[MAX_SHARDS]; /* no line, and no pair of lines, of two shards */
 static sem_t crowd_done;
 
 static void take_turns(struct crowd *crowd);
