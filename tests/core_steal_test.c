@@ -70,6 +70,7 @@ static void adopt(struct slice *slice, struct cp_want *want)
         else
             cp_steal_adopt_place(&slice->core, slot);
     }
+    cp_steal_adopt_warmth(&slice->core, want);
     cp_steal_home(&slice->core, want, now);
 }
 
@@ -127,6 +128,8 @@ static void check_pool(uint32_t size)
                  (unsigned long long)moving);
 }
 
+static bool lazy; /* from the next start on */
+
 static void start(unsigned how_many, uint32_t quota, bool movable)
 {
     count = how_many;
@@ -138,6 +141,7 @@ static void start(unsigned how_many, uint32_t quota, bool movable)
         struct slice *slice = &slices[i];
         struct cp_core_options options = {.quota = quota,
                                           .managed = true,
+                                          .lazy = lazy,
                                           .max_opening = SLOTS,
                                           .steals = true,
                                           .most = SLOTS,
@@ -211,6 +215,22 @@ Test(core_steal, a_neighbour_without_a_place_to_spare_gives_one_to_who_has_none)
     run_until(now + 20 * MS);
     cr_expect_eq(slices[1].granted, 1);
     cr_expect_eq(slices[1].core.quota, 1);
+    finish(4);
+}
+
+Test(core_steal, what_a_slice_is_to_warm_up_goes_with_its_places)
+{
+    lazy = true;
+    start(2, 2, true);
+    cp_core_rest(&slices[1].core, now + 100 * MS); /* opens nothing yet */
+    cp_core_warm(&slices[1].core, 2);
+    request(&slices[0], 4);
+    run_until(now + 5 * MS);
+    cr_assert_lt(slices[1].core.quota, 2, "a place has gone");
+    cr_expect_leq(slices[1].core.warming, slices[1].core.quota);
+    run_until(now + 200 * MS);
+    cr_expect_eq(slices[0].core.warming + slices[1].core.warming, 0, "all that was to be open is");
+    cr_expect_geq(slices[0].core.live + slices[1].core.live, 2);
     finish(4);
 }
 

@@ -293,6 +293,16 @@ void cp_steal_adopt_place(struct cp_core *core, cp_slot *slot)
     end_change(core);
 }
 
+void cp_steal_adopt_warmth(struct cp_core *core, struct cp_want *want)
+{
+    uint32_t open = GET(core->live) + GET(core->opening);
+    if (want->warmth)
+        core->warming = (core->warming > open ? core->warming : open) + want->warmth;
+    if (core->warming > core->target)
+        core->warming = core->target;
+    want->warmth = 0;
+}
+
 /* Of an answer in vain. */
 static void stand_less(struct cp_want *want, int64_t now_ns)
 {
@@ -403,6 +413,14 @@ static void put_by_one(struct cp_core *core, cp_slot *slot)
     core->target--;
 }
 
+/* A slice is not to have more open than it has places: else its pool would never be warm. */
+static bool cools(struct cp_core *core)
+{
+    bool cooler = core->warming > core->target;
+    core->warming -= cooler;
+    return cooler;
+}
+
 void cp_steal_move_worker(struct cp_core *core, struct cp_want *want, int64_t now_ns, struct cp_action *action)
 {
     cp_slot *slot = cp_core_take_oldest_idle(core);
@@ -413,6 +431,7 @@ void cp_steal_move_worker(struct cp_core *core, struct cp_want *want, int64_t no
                                                      .validate = cp_look_validates(slot),
                                                      .fd = -1};
     put_by_one(core, slot);
+    cools(core); /* the worker is open where it goes */
     begin_change(core);
     ADD(core->live, -1u);
     ADD(core->quota, -1u);
@@ -426,6 +445,7 @@ void cp_steal_move_place(struct cp_core *core, struct cp_want *want)
     cp_slot *slot = first_slot(&core->vacant_slots);
     cp_list_unlink(&slot->link);
     put_by_one(core, slot);
+    want->warmth += cools(core);
     begin_change(core);
     ADD(core->vacant, -1u);
     ADD(core->quota, -1u);

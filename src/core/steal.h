@@ -74,6 +74,7 @@ struct cp_want {
     int64_t asked_at;      /* when it arrived at the neighbour */
     uint32_t share;        /* what the neighbour will give of its workers in one answer */
     uint32_t workers, places; /* given; 0 while at home */
+    uint32_t warmth;       /* of the places, so many were to be filled by cp_core_warm */
     struct cp_moved moved[CP_STEAL_BATCH];
     /* The asker's. */
     bool lent;
@@ -138,6 +139,9 @@ void cp_steal_adopt(struct cp_core *core, cp_slot *slot, const struct cp_moved *
 
 /* And for each of want->places. */
 void cp_steal_adopt_place(struct cp_core *core, cp_slot *slot);
+
+/* And once for the want: what its giver was to warm up is to be warm here. */
+void cp_steal_adopt_warmth(struct cp_core *core, struct cp_want *want);
 
 /* A slot that was put by; NULL: there is none, a new one is to be taken. */
 cp_slot *cp_steal_take_spare(struct cp_core *core);

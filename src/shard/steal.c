@@ -157,7 +157,7 @@ static cp_slot *take_slot(struct cp_slice *slice)
     return cp_slice_slot(slice, atomic_load_explicit(&slice->core.quota, memory_order_relaxed) + slice->core.spare);
 }
 
-static void adopt(struct cp_slice *slice, const struct cp_want *want)
+static void adopt(struct cp_slice *slice, struct cp_want *want)
 {
     for (uint32_t i = 0; i < want->workers; i++) {
         cp_slot *slot = take_slot(slice);
@@ -166,6 +166,7 @@ static void adopt(struct cp_slice *slice, const struct cp_want *want)
     }
     for (uint32_t i = 0; i < want->places; i++)
         cp_steal_adopt_place(&slice->core, take_slot(slice));
+    cp_steal_adopt_warmth(&slice->core, want);
 }
 
 static void come_home(struct cp_slice *slice, struct cp_want *want)

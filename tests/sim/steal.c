@@ -209,6 +209,7 @@ static void adopt_units(struct cp_slice *slice, struct cp_want *want)
         cp_steal_adopt_place(&slice->core, slot);
     }
     slice->target += units(want);
+    cp_steal_adopt_warmth(&slice->core, want);
 }
 
 static void adopt_all(struct cp_slice *slice, struct cp_want *want)
