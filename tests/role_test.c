@@ -167,3 +167,25 @@ Test(role, who_plays_is_not_kept_by_what_others_ask)
     cr_expect_lt(atomic_load(&delivered_by_itself), REPOSTS / 2);
     laws_end();
 }
+
+static void stop_at_leaving(corepool_shard_t *on, void *arg)
+{
+    (void)on, (void)arg;
+    stops_at = CP_POINT_LEAVE_LOOKED;
+}
+
+Test(role, who_asks_while_the_thread_is_about_to_sleep_is_found_by_its_second_look)
+{
+    struct laws_count count = {0};
+    corepool_pool_t pool = laws_start_one(&laws_plain_class, &count, 1, 0);
+    struct caller waiter = {.pool = pool};
+    laws_await_idle(pool, 1);
+    corepool_lease_t lease = laws_take(pool);
+    cr_assert_eq(corepool_shard_post(laws_runtime(), 0, stop_at_leaving, NULL), COREPOOL_OK);
+    laws_await_count(&stops, 1);
+    caller_start(&waiter);
+    laws_await_waiting(pool, 1);
+    cr_assert_eq(corepool_checkin(&lease), COREPOOL_OK);
+    caller_expect(&waiter, COREPOOL_OK);
+    laws_end();
+}

@@ -15,6 +15,7 @@
     X(GRANT_DECIDED) \
     X(ASK_POSTED) \
     X(PLAY_BEGUN) \
+    X(LEAVE_LOOKED) \
     X(PLAY_ENDED)
 
 enum cp_point {

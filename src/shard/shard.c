@@ -252,6 +252,7 @@ static void on_leaving(uv_prepare_t *leaving)
             work_soon(shard); /* it does not sleep, then */
         else if (!cp_mailbox_is_empty(&shard->asks))
             on_soon(&shard->soon);
+        cp_point(LEAVE_LOOKED);
         shard->playing = false;
         cp_token_drop(&shard->token);
         if (looks < LAST_LOOKS && !cp_mailbox_is_empty(&shard->asks))
