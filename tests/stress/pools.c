@@ -12,7 +12,7 @@ struct life *open_life(unsigned plan)
     const struct plan *what = &scene.plans[plan];
     corepool_pool_options_t how = {
         .name = what->name, .flags = what->flags, .backoff_min_ms = 1, .backoff_max_ms = 4,
-        .barging_us = what->barging_us};
+        .barging_us = what->barging_us, .policy = what->policy};
     struct life *life = calloc(1, sizeof *life);
     if (!life)
         broke("oracle", "no memory for a pool's life");

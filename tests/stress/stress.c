@@ -27,29 +27,30 @@
 struct options options = {.ops = OPS_DEFAULT, .threads = 8, .seconds = 3600, .patience_s = 60};
 struct scene scene;
 
+/* Some are local only: a shard that asks others looks round so often that it finds what a lost wake-up left. */
 static const struct plan mixed_plans[] = {
-    {"plain", &plain_class, 8, 0, 40, false, 0},
-    {"fifo", &picky_class, 4, COREPOOL_POOL_FIFO, 14, false, 0},
-    {"lazy", &slow_class, 6, COREPOOL_POOL_LAZY, 10, false, 0},
-    {"each", &blocking_class, 2, COREPOOL_POOL_PER_SHARD, 10, false, 0},
-    {"managed", &picky_class, 3, COREPOOL_POOL_MANAGED, 2, false, 0},
-    {"serialised", &picky_class, 3, COREPOOL_POOL_MANAGED | COREPOOL_POOL_SERIALISED, 2, false, 0},
-    {"one", &plain_class, 1, 0, 3, false, 0},
-    {"turns", &plain_class, 2, 0, 10, false, 200},
-    {"moves", &moving_class, 4, 0, 14, false, 0},
-    {"moves-lazy", &slow_moving_class, 3, COREPOOL_POOL_LAZY | COREPOOL_POOL_FIFO, 8, false, 0},
-    {"moves-blocking", &blocking_moving_class, 2, COREPOOL_POOL_PER_SHARD, 8, false, 0},
-    {"moves-turns", &moving_class, 2, 0, 8, false, 200},
-    {"churn-moves", &moving_class, 2, 0, 12, true, 0},
-    {"churn-lazy", &slow_class, 2, COREPOOL_POOL_LAZY | COREPOOL_POOL_FIFO, 12, true, 0},
-    {"churn-each", &picky_class, 1, COREPOOL_POOL_PER_SHARD, 12, true, 0},
-    {"churn", &plain_class, 2, 0, 12, true, 0},
+    {"plain", &plain_class, 8, 0, 40, false, 0, COREPOOL_POLICY_LOCAL_ONLY},
+    {"fifo", &picky_class, 4, COREPOOL_POOL_FIFO, 14, false, 0, COREPOOL_POLICY_LOCAL},
+    {"lazy", &slow_class, 6, COREPOOL_POOL_LAZY, 10, false, 0, COREPOOL_POLICY_LOCAL},
+    {"each", &blocking_class, 2, COREPOOL_POOL_PER_SHARD, 10, false, 0, COREPOOL_POLICY_LOCAL_ONLY},
+    {"managed", &picky_class, 3, COREPOOL_POOL_MANAGED, 2, false, 0, COREPOOL_POLICY_LOCAL},
+    {"serialised", &picky_class, 3, COREPOOL_POOL_MANAGED | COREPOOL_POOL_SERIALISED, 2, false, 0, COREPOOL_POLICY_LOCAL},
+    {"one", &plain_class, 1, 0, 3, false, 0, COREPOOL_POLICY_LOCAL},
+    {"turns", &plain_class, 2, 0, 10, false, 200, COREPOOL_POLICY_LOCAL},
+    {"moves", &moving_class, 4, 0, 14, false, 0, COREPOOL_POLICY_LOCAL},
+    {"moves-lazy", &slow_moving_class, 3, COREPOOL_POOL_LAZY | COREPOOL_POOL_FIFO, 8, false, 0, COREPOOL_POLICY_LOCAL},
+    {"moves-blocking", &blocking_moving_class, 2, COREPOOL_POOL_PER_SHARD, 8, false, 0, COREPOOL_POLICY_LOCAL},
+    {"moves-turns", &moving_class, 2, 0, 8, false, 200, COREPOOL_POLICY_LOCAL},
+    {"churn-moves", &moving_class, 2, 0, 12, true, 0, COREPOOL_POLICY_LOCAL},
+    {"churn-lazy", &slow_class, 2, COREPOOL_POOL_LAZY | COREPOOL_POOL_FIFO, 12, true, 0, COREPOOL_POLICY_LOCAL},
+    {"churn-each", &picky_class, 1, COREPOOL_POOL_PER_SHARD, 12, true, 0, COREPOOL_POLICY_LOCAL},
+    {"churn", &plain_class, 2, 0, 12, true, 0, COREPOOL_POLICY_LOCAL_ONLY},
 };
 
 /* Rounds take turns with them. */
 static const struct plan handover_plans[] = {
-    {"handover-1", &plain_class, 1, COREPOOL_POOL_PER_SHARD, 1, false, 0},
-    {"handover-2", &plain_class, 2, COREPOOL_POOL_PER_SHARD, 1, false, 0},
+    {"handover-1", &plain_class, 1, COREPOOL_POOL_PER_SHARD, 1, false, 0, COREPOOL_POLICY_LOCAL_ONLY},
+    {"handover-2", &plain_class, 2, COREPOOL_POOL_PER_SHARD, 1, false, 0, COREPOOL_POLICY_LOCAL_ONLY},
 };
 
 /* --- baseline of the process ------------------------------------------------------------------------------ */

@@ -99,6 +99,7 @@ struct plan {
     unsigned size, flags, weight;
     bool churned;
     unsigned barging_us;
+    corepool_policy_t policy;
 };
 
 /* One pool from open to close, and what its workers lived through. */
