@@ -219,7 +219,7 @@ static unsigned find_giver(corepool_pool_t pool, uint64_t *given)
 }
 
 /* Each shard has one worker. One that wants more and more gets those of its cache first, then those of its package. */
-Test(big, a_starving_shard_robs_the_nearest_first_by_one_ask_each)
+Test(big, a_starving_shard_robs_the_nearest_first_and_asks_no_more_than_there_are)
 {
     corepool_lease_t leases[40];
     uint64_t given[128] = {0};
@@ -236,7 +236,9 @@ Test(big, a_starving_shard_robs_the_nearest_first_by_one_ask_each)
     cr_expect_eq(reached, COREPOOL_DISTANCE_PACKAGE, "15 more are in its cache, 63 in its package");
     corepool_stats_t stats = laws_stats(corepool_pool_at(pool, 0));
     cr_expect_eq(stats.stolen, 39);
-    cr_expect_eq(stats.asks, 39);
+    /* One each, and a few more where a shard is slow to answer; exactly so with injected time, see core_steal_test. */
+    cr_expect_geq(stats.asks, 39);
+    cr_expect_leq(stats.asks, 127, "%llu: more than there are neighbours", (unsigned long long)stats.asks);
     for (unsigned i = 0; i < 40; i++)
         cr_expect_eq(corepool_checkin(&leases[i]), COREPOOL_OK);
     cr_expect_eq(laws_stats(corepool_pool_at(pool, 0)).quota, 40, "they stay");
