@@ -4,16 +4,6 @@
 #include "base/assert.h"
 #include "core/count.h"
 
-static struct cp_want *first_want(const struct cp_list *list)
-{
-    return cp_container(list->next, struct cp_want, link);
-}
-
-static uint32_t units(const struct cp_want *want)
-{
-    return want->workers + want->places;
-}
-
 void cp_evacuate_init(struct cp_core *core)
 {
     cp_list_init(&core->evacuation.pushed);
@@ -40,7 +30,7 @@ void cp_evacuate_pushed(struct cp_core *core, struct cp_want *want)
 /* Held, it has said that nothing is on its way. */
 uint32_t cp_evacuate_room(const struct cp_core *core, const struct cp_want *want)
 {
-    uint32_t least = GET(core->quota) + units(want), room = cp_steal_room(core, want);
+    uint32_t least = GET(core->quota) + cp_want_units(want), room = cp_steal_room(core, want);
     if (core->steal.held)
         return 0;
     return room > least ? room : least;
@@ -61,7 +51,7 @@ void cp_evacuate_returned(struct cp_core *core, struct cp_want *want)
 
 void cp_evacuate_home(struct cp_core *core, struct cp_want *want, int64_t now_ns)
 {
-    if (units(want)) /* it could not be taken */
+    if (cp_want_units(want)) /* it could not be taken */
         core->evacuation.rest_until = now_ns + CP_STEAL_ROUND_MAX_NS;
     want->pushed = false;
     want->workers = want->places = 0;
@@ -153,11 +143,11 @@ static bool begin(struct cp_core *core)
 /* One worker more, if there is one; all places. */
 static bool fill(struct cp_core *core, struct cp_want *want, int64_t now_ns, struct cp_action *action)
 {
-    if (units(want) < want->wanted && core->options.movable && core->idle) {
+    if (cp_want_units(want) < want->wanted && core->options.movable && core->idle) {
         cp_steal_move_worker(core, want, now_ns, action);
         return true;
     }
-    while (units(want) < want->wanted && GET(core->vacant))
+    while (cp_want_units(want) < want->wanted && GET(core->vacant))
         cp_steal_move_place(core, want);
     return false;
 }
@@ -165,7 +155,7 @@ static bool fill(struct cp_core *core, struct cp_want *want, int64_t now_ns, str
 /* More may come off the shelf, one by one: CP_DO_LISTEN. */
 static bool is_to_wait(const struct cp_core *core, const struct cp_want *want, int64_t now_ns)
 {
-    return units(want) < want->wanted && !core->listening && cp_evacuate_listens(core, now_ns);
+    return cp_want_units(want) < want->wanted && !core->listening && cp_evacuate_listens(core, now_ns);
 }
 
 static bool meet(struct cp_core *core, int64_t now_ns, struct cp_action *action)
@@ -208,7 +198,7 @@ bool cp_evacuate_next_first(struct cp_core *core, struct cp_action *action)
         keep_filling(core);
     if (cp_list_is_empty(&evacuation->pushed))
         return false;
-    *action = (struct cp_action){.what = CP_DO_TAKE, .want = first_want(&evacuation->pushed)};
+    *action = (struct cp_action){.what = CP_DO_TAKE, .want = cp_want_first(&evacuation->pushed)};
     cp_list_unlink(&action->want->link);
     return true;
 }

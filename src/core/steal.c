@@ -16,16 +16,6 @@ static uint32_t less(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
-static uint32_t units(const struct cp_want *want)
-{
-    return want->workers + want->places;
-}
-
-static struct cp_want *first_want(const struct cp_list *list)
-{
-    return cp_container(list->next, struct cp_want, link);
-}
-
 void cp_steal_init(struct cp_core *core)
 {
     cp_list_init(&core->steal.back);
@@ -245,7 +235,7 @@ static bool adopt_next(struct cp_core *core, struct cp_action *action)
 {
     if (cp_list_is_empty(&core->steal.back))
         return false;
-    *action = (struct cp_action){.what = CP_DO_ADOPT, .want = first_want(&core->steal.back)};
+    *action = (struct cp_action){.what = CP_DO_ADOPT, .want = cp_want_first(&core->steal.back)};
     cp_list_unlink(&action->want->link);
     return true;
 }
@@ -313,7 +303,7 @@ static void stand_less(struct cp_want *want, int64_t now_ns)
 void cp_steal_home(struct cp_core *core, struct cp_want *want, int64_t now_ns)
 {
     struct cp_steal *steal = &core->steal;
-    uint32_t got = units(want);
+    uint32_t got = cp_want_units(want);
     if (want->pushed) {
         cp_evacuate_home(core, want, now_ns);
         return;
@@ -402,7 +392,7 @@ static bool may_give(const struct cp_core *core)
 
 static bool is_full(const struct cp_want *want)
 {
-    return units(want) >= want->wanted || (want->workers > 0 && want->workers >= want->share);
+    return cp_want_units(want) >= want->wanted || (want->workers > 0 && want->workers >= want->share);
 }
 
 static void put_by_one(struct cp_core *core, cp_slot *slot)
@@ -458,7 +448,7 @@ void cp_steal_move_place(struct cp_core *core, struct cp_want *want)
 /* Nobody waits here; also what was to be filled in stock is better filled where somebody does. */
 static void move_free_places(struct cp_core *core, struct cp_want *want)
 {
-    while (want->takes_places && units(want) < want->wanted && GET(core->vacant) && claim(want))
+    while (want->takes_places && cp_want_units(want) < want->wanted && GET(core->vacant) && claim(want))
         cp_steal_move_place(core, want);
 }
 
@@ -476,7 +466,7 @@ static bool give(struct cp_core *core, struct cp_want *want, int64_t now_ns, str
     if (!core->listening)
         return false;
     move_free_places(core, want);
-    return units(want) && answer(want, action);
+    return cp_want_units(want) && answer(want, action);
 }
 
 /* --- giving the places of bound workers ------------------------------------------------------------------------------------- */
@@ -519,7 +509,7 @@ static bool give_bound(struct cp_core *core, struct cp_want *want, int64_t now_n
 {
     struct cp_steal *steal = &core->steal;
     move_free_places(core, want);
-    if (units(want))
+    if (cp_want_units(want))
         return answer(want, action);
     if (is_retiring(core))
         return false;
@@ -570,9 +560,9 @@ bool cp_steal_next_give(struct cp_core *core, int64_t now_ns, struct cp_action *
 {
     if (!may_give(core))
         return false;
-    struct cp_want *want = first_want(&core->steal.asked);
+    struct cp_want *want = cp_want_first(&core->steal.asked);
     bool waits = GET(core->waiting) > 0;
-    if (is_full(want) || (waits && units(want)) || !is_needed(want))
+    if (is_full(want) || (waits && cp_want_units(want)) || !is_needed(want))
         return answer(want, action);
     if (waits)
         return outweighs(want->asker, core) && give_pressed(core, want, now_ns, action);
@@ -593,7 +583,7 @@ bool cp_steal_listens(const struct cp_core *core, int64_t now_ns)
     if (!may_give(core))
         return false;
     return core->options.movable ||
-           (!is_retiring(core) && is_urgent(core, first_want(&core->steal.asked), now_ns));
+           (!is_retiring(core) && is_urgent(core, cp_want_first(&core->steal.asked), now_ns));
 }
 
 /* --- both ------------------------------------------------------------------------------------------------------------------- */
@@ -619,8 +609,8 @@ bool cp_steal_wants_thread(const struct cp_core *core, int64_t now_ns)
         return true;
     if (!may_give(core))
         return false;
-    const struct cp_want *want = first_want(&steal->asked);
-    return core->idle || GET(core->vacant) || units(want) || !is_needed(want);
+    const struct cp_want *want = cp_want_first(&steal->asked);
+    return core->idle || GET(core->vacant) || cp_want_units(want) || !is_needed(want);
 }
 
 bool cp_steal_next_first(struct cp_core *core, struct cp_action *action)
@@ -629,8 +619,8 @@ bool cp_steal_next_first(struct cp_core *core, struct cp_action *action)
     if (adopt_next(core, action) || answer_withdrawn(core, action))
         return true;
     bool asked = !cp_list_is_empty(&core->steal.asked);
-    if (asked && (ends || (units(first_want(&core->steal.asked)) && !may_give(core)))) /* it gave its last, or pauses */
-        return answer(first_want(&core->steal.asked), action);
+    if (asked && (ends || (cp_want_units(cp_want_first(&core->steal.asked)) && !may_give(core)))) /* it gave its last, or pauses */
+        return answer(cp_want_first(&core->steal.asked), action);
     return (ends || core->paused) && withdraw_next(core, action);
 }
 

@@ -86,6 +86,18 @@ struct cp_want {
     _Atomic bool withdrawn;
 };
 
+/* What it brings. */
+static inline uint32_t cp_want_units(const struct cp_want *want)
+{
+    return want->workers + want->places;
+}
+
+/* Of a list that is not empty. */
+static inline struct cp_want *cp_want_first(const struct cp_list *list)
+{
+    return cp_container(list->next, struct cp_want, link);
+}
+
 /* A core's part; zero, but for the lists, while it has not starved. */
 struct cp_steal {
     /* Read by neighbours. Units: so many are sought since the beginning, and claimed; claimed is written by them. */

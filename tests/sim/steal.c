@@ -125,17 +125,12 @@ static void answer(struct cp_slice *slice, struct record *record)
 
 /* --- pushing --- */
 
-static uint32_t units(const struct cp_want *want)
-{
-    return want->workers + want->places;
-}
-
 static void push(struct cp_slice *slice, struct record *record)
 {
     const struct cp_want *want = &record->want;
     note(NOTE_SEND_AWAY, number(slice), (int)want->workers, (int)want->places);
-    if (record->under_way || units(want) == 0 || units(want) > CP_STEAL_BATCH)
-        broke("push", "slice %u pushes %u units on slice %u", slice->number, units(want), record->neighbour->number);
+    if (record->under_way || cp_want_units(want) == 0 || cp_want_units(want) > CP_STEAL_BATCH)
+        broke("push", "slice %u pushes %u units on slice %u", slice->number, cp_want_units(want), record->neighbour->number);
     record->under_way = record->sent = true;
     slice->target -= want->places;
     send_record(MAIL_PUSH, record->neighbour, record);
@@ -154,7 +149,7 @@ void deliver_push(struct record *record)
 
 void deliver_return(struct record *record)
 {
-    note(NOTE_RETURNED_PUSH, number(record->asker), number(record->neighbour), (int)units(&record->want));
+    note(NOTE_RETURNED_PUSH, number(record->asker), number(record->neighbour), (int)cp_want_units(&record->want));
     record->under_way = false;
     cp_evacuate_returned(&record->asker->core, &record->want);
 }
@@ -208,7 +203,7 @@ static void adopt_units(struct cp_slice *slice, struct cp_want *want)
         note(NOTE_ADOPT_PLACE, number(slice), (int)slot->number, 0);
         cp_steal_adopt_place(&slice->core, slot);
     }
-    slice->target += units(want);
+    slice->target += cp_want_units(want);
     cp_steal_adopt_warmth(&slice->core, want);
 }
 
@@ -226,7 +221,7 @@ static void take_push(struct cp_slice *slice, struct record *record)
 {
     uint32_t room = cp_evacuate_room(&slice->core, &record->want);
     if (room && room <= slice->capacity && !fault(4)) {
-        note(NOTE_TAKE_PUSH, number(slice), number(record->asker), (int)units(&record->want));
+        note(NOTE_TAKE_PUSH, number(slice), number(record->asker), (int)cp_want_units(&record->want));
         adopt_units(slice, &record->want);
         cp_evacuate_taken(&record->want);
     } else {
