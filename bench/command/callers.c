@@ -23,8 +23,10 @@ void callers_measure(struct callers *load)
 
 void callers_stop(struct callers *load, struct tally *sum)
 {
+    /* In this order, and all see the store before the clock is read: whoever reads the clock, and then sees
+     * that it is not over, has read a time before the end. */
+    atomic_store(&load->phase, PHASE_STOP);
     load->end_ns = clock_ns();
-    atomic_store_explicit(&load->phase, PHASE_STOP, memory_order_release);
     if (load->options->on_loops)
         loops_stop(load, sum);
     else
@@ -56,10 +58,43 @@ corepool_pool_t callers_handle(const struct callers *load, unsigned number)
     return corepool_pool_at(subject->pool, load->cell->skew == SKEW_ONE_CPU ? 0 : number % subject->shards);
 }
 
-void tally_add(struct tally *sum, const struct tally *tally)
+/* ---- open loop ---- */
+
+/* A hot caller has half of all arrivals. */
+static double share_of(const struct callers *load, unsigned number)
 {
+    unsigned callers = load->cell->threads;
+    if (load->cell->skew != SKEW_HOT || callers == 1)
+        return load->options->rate / callers;
+    return load->options->rate / 2 / (number == 0 ? 1 : callers - 1);
+}
+
+struct pace callers_plan(const struct callers *load, unsigned number)
+{
+    struct pace pace = {.interval_ns = 1e9 / share_of(load, number),
+                        .burst = load->cell->skew == SKEW_BURSTS ? BURST : 1};
+    double offset = pace.interval_ns * pace.burst * number / load->cell->threads;
+    pace.first_ns = load->begin_ns + (int64_t)offset;
+    return pace;
+}
+
+/* Arrivals that nobody began have waited until the end at least. */
+static void count_behind(const struct callers *load, unsigned number, uint64_t begun, struct tally *sum)
+{
+    struct pace pace = callers_plan(load, number);
+    for (uint64_t due = pace_due(&pace, load->end_ns); begun < due; begun++) {
+        sum->behind++;
+        histogram_add(&sum->waits, load->end_ns - pace_time(&pace, begun));
+    }
+}
+
+void callers_collect(const struct callers *load, unsigned number, const struct tally *tally, struct tally *sum)
+{
+    bool was_measured = load->begin_ns != 0; /* not when a signal came first */
     sum->all += tally->all;
     sum->pairs += tally->pairs;
-    sum->behind += tally->behind;
+    sum->begun += tally->begun;
     histogram_merge(&sum->waits, &tally->waits);
+    if (load->options->rate > 0 && was_measured)
+        count_behind(load, number, tally->begun, sum);
 }

@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 #include <stdalign.h>
 
+#include "pace.h"
 #include "subject.h"
 
 enum phase { PHASE_WARM, PHASE_MEASURE, PHASE_STOP };
@@ -14,10 +15,13 @@ enum phase { PHASE_WARM, PHASE_MEASURE, PHASE_STOP };
 /* What one caller counts; no other writes it. */
 struct tally {
     uint64_t all;    /* pairs that it has ended */
-    uint64_t pairs;  /* of these, while measured */
+    uint64_t pairs;  /* of these, while measured; in the open loop those of arrivals only */
+    uint64_t begun;  /* arrivals whose worker was asked for */
     uint64_t behind; /* arrivals that were due and not begun when time was up */
     struct histogram waits;
 };
+
+/* Of the open loop, when all callers have ended: pairs <= begun, begun + behind == waits.total. */
 
 struct callers {
     const struct options *options;
@@ -62,17 +66,21 @@ static inline void callers_granted(struct tally *tally, int64_t asked)
         histogram_add(&tally->waits, clock_ns() - asked);
 }
 
-/* A pair has ended. */
-static inline void callers_ended(const struct callers *load, struct tally *tally)
+/* A pair has ended; asked: as above, or its arrival. */
+static inline void callers_ended(const struct callers *load, struct tally *tally, int64_t asked)
 {
+    bool counts = asked != 0 || load->options->rate == 0;
     tally->all++;
-    if (callers_phase(load) == PHASE_MEASURE)
+    if (counts && callers_phase(load) == PHASE_MEASURE)
         tally->pairs++;
 }
 
 /* How long caller `number` is to think after its pair `pair` (from 1), in µs; 0: not at all. Closed loop only.
  */
 unsigned callers_think_us(const struct callers *load, unsigned number, uint64_t pair);
+
+/* The schedule of caller `number`. Open loop only, once it is measured. */
+struct pace callers_plan(const struct callers *load, unsigned number);
 
 /* The handle for caller `number`: of a machine that is not there each shard has its callers, where it matters.
  */
@@ -83,6 +91,7 @@ void threads_stop(struct callers *load, struct tally *sum);
 void loops_start(struct callers *load);
 void loops_stop(struct callers *load, struct tally *sum);
 
-void tally_add(struct tally *sum, const struct tally *tally);
+/* Caller `number` has ended: adds its counts to the sum, and the arrivals that it did not begin. */
+void callers_collect(const struct callers *load, unsigned number, const struct tally *tally, struct tally *sum);
 
 #endif

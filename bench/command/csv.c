@@ -22,14 +22,15 @@ static void print_run(FILE *out, const struct cell *cell, unsigned round)
     print_optional(out, run->useful);
     fprintf(out, ",%.6g", run->cpu_us);
     print_optional(out, run->balance);
-    fprintf(out, ",%llu,%llu\n", (unsigned long long)run->stolen, (unsigned long long)run->behind);
+    fprintf(out, ",%llu,%llu,%llu\n", (unsigned long long)run->stolen, (unsigned long long)run->arrivals,
+            (unsigned long long)run->behind);
 }
 
 void report_csv(FILE *out, const struct options *options, const struct matrix *matrix)
 {
     (void)options;
     fputs("contender,threads,size,hold_us,skew,round,seconds,pairs,pairs_per_s,ratio,useful,cpu_us_per_pair,"
-          "balance,stolen,behind\n",
+          "balance,stolen,arrivals,behind\n",
           out);
     for (unsigned i = 0; i < matrix->count; i++)
         for (unsigned round = 0; round < matrix->cells[i].done; round++)

@@ -82,6 +82,7 @@ static json_t *describe_run(const struct run *run)
     set_new(object, "ratio", json_real(run->ratio));
     set_new(object, "checkouts", count(run->checkouts));
     set_new(object, "stolen", run->shards > 0 ? count(run->stolen) : json_null());
+    set_new(object, "arrivals", count(run->arrivals));
     set_new(object, "behind", count(run->behind));
     set_new(object, "useful", optional(run->useful));
     set_new(object, "cpu_us_per_pair", json_real(run->cpu_us));

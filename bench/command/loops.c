@@ -92,7 +92,7 @@ static void give_back(struct loop_caller *caller)
 {
     const struct callers *load = caller->station->load;
     REQUIRE_OK(corepool_checkin(&caller->lease));
-    callers_ended(load, &caller->tally);
+    callers_ended(load, &caller->tally, caller->asked);
     unsigned think_us = callers_think_us(load, caller->number, caller->tally.all);
     if (think_us == 0) {
         make_ready(caller);
@@ -249,7 +249,7 @@ void loops_stop(struct callers *load, struct tally *sum)
     for (unsigned i = 0; i < load->subject->shards; i++) {
         struct station *station = &stations->station[i];
         for (unsigned j = 0; j < station->count; j++)
-            tally_add(sum, &station->callers[j].tally);
+            callers_collect(load, station->callers[j].number, &station->callers[j].tally, sum);
         free(station->callers);
     }
     sem_destroy(&stations->told);

@@ -71,7 +71,8 @@ struct run {
                      * HUGE_VAL: one had none */
     uint64_t checkouts; /* of the whole run, as the pool counts */
     uint64_t stolen;    /* likewise: workers, and places without one, that came to shards from others */
-    uint64_t behind;    /* arrivals that were due and not begun when time was up */
+    uint64_t arrivals;  /* of the open loop, as the schedules say */
+    uint64_t behind;    /* of these, due and not begun when time was up */
     unsigned shards, moments;
     bool *has_slice;        /* of the pool, by shard; NULL for peers */
     struct moment *history; /* `moments` of them */

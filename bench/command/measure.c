@@ -112,6 +112,7 @@ static void conclude(const struct options *options, const struct cell *cell, str
 {
     run->seconds = (double)(load->end_ns - load->begin_ns) / 1e9;
     run->pairs = sum->pairs;
+    run->arrivals = sum->begun + sum->behind;
     run->behind = sum->behind;
     run->per_s = (double)sum->pairs / run->seconds;
     run->cpu_us = sum->pairs > 0 ? cpu_s * 1e6 / (double)sum->pairs : 0;
@@ -119,6 +120,14 @@ static void conclude(const struct options *options, const struct cell *cell, str
     if (cell->hold.us > 0 && !cell->hold.sleeps)
         run->useful = (double)sum->pairs * cell->hold.us / 1e6 / (run->seconds * usable_cpus(options, cell));
     run->balance = find_balance(run);
+}
+
+/* Each arrival has waited once, whatever became of it. */
+static void check_arrivals(const struct tally *sum)
+{
+    REQUIRE(sum->waits.total == sum->begun + sum->behind, "%llu arrivals, %llu begun, %llu waits noted",
+            (unsigned long long)(sum->begun + sum->behind), (unsigned long long)sum->begun,
+            (unsigned long long)sum->waits.total);
 }
 
 static bool run_open(const struct options *options, const struct cell *cell, struct subject *subject,
@@ -132,6 +141,8 @@ static bool run_open(const struct options *options, const struct cell *cell, str
     on = on && watch(run, &load, options->seconds);
     cpu_s = cpu_seconds() - cpu_s;
     callers_stop(&load, sum);
+    if (options->rate > 0)
+        check_arrivals(sum);
     if (on)
         conclude(options, cell, run, &load, sum, cpu_s);
     return on;

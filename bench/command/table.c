@@ -88,14 +88,14 @@ static void print_cell(FILE *out, const struct cell *cell)
 /* How many arrivals were left, over all rounds. */
 static void print_behind(FILE *out, const struct cell *cell)
 {
-    uint64_t behind = 0, pairs = 0;
+    uint64_t behind = 0, arrivals = 0;
     for (unsigned i = 0; i < cell->done; i++) {
         behind += cell->runs[i].behind;
-        pairs += cell->runs[i].pairs;
+        arrivals += cell->runs[i].arrivals;
     }
     if (behind > 0)
         fprintf(out, "note: %s: %llu of %llu arrivals had not begun when time was up\n", cell->title,
-                (unsigned long long)behind, (unsigned long long)(behind + pairs));
+                (unsigned long long)behind, (unsigned long long)arrivals);
 }
 
 static void print_missing(FILE *out, const struct matrix *matrix)

@@ -10,7 +10,6 @@
 
 #include "fail.h"
 #include "callers.h"
-#include "pace.h"
 
 /* A thread needs little, and there may be thousands. */
 #define STACK_BYTES (256u * 1024u)
@@ -23,7 +22,6 @@ struct caller {
     corepool_pool_t pool;
     corepool_checkout_options_t wish;
     corepool_lease_t lease;
-    struct pace pace;
     pthread_t thread;
     unsigned number;
     int cpu; /* -1: free */
@@ -61,7 +59,7 @@ static void pair(struct caller *caller, int64_t asked)
     resource->touched++;
     hold_perform(&caller->load->cell->hold);
     give(caller, resource);
-    callers_ended(caller->load, &caller->tally);
+    callers_ended(caller->load, &caller->tally, asked);
 }
 
 static void live_closed(struct caller *caller)
@@ -77,58 +75,27 @@ static void live_closed(struct caller *caller)
 
 /* ---- open loop ---- */
 
-/* A hot caller has half of all arrivals. */
-static double share_of(const struct callers *load, unsigned number)
-{
-    unsigned callers = load->cell->threads;
-    if (load->cell->skew != SKEW_HOT || callers == 1)
-        return load->options->rate / callers;
-    return load->options->rate / 2 / (number == 0 ? 1 : callers - 1);
-}
-
-static struct pace plan(const struct caller *caller)
-{
-    const struct callers *load = caller->load;
-    struct pace pace = {.interval_ns = 1e9 / share_of(load, caller->number),
-                        .burst = load->cell->skew == SKEW_BURSTS ? BURST : 1};
-    double offset = pace.interval_ns * pace.burst * caller->number / load->cell->threads;
-    pace.first_ns = load->begin_ns + (int64_t)offset;
-    return pace;
-}
-
-/* False: time is up. */
+/* False: time is up. The clock is read first: see callers_stop. */
 static bool await_arrival(const struct callers *load, int64_t arrival)
 {
-    for (int64_t now; callers_phase(load) != PHASE_STOP;
-         sleep_until(arrival < now + NAP_NS ? arrival : now + NAP_NS))
-        if ((now = clock_ns()) >= arrival)
-            return true;
-    return false;
-}
-
-/* Arrivals that nobody began have waited until the end at least. */
-static void count_behind(struct caller *caller, uint64_t begun)
-{
-    int64_t end = caller->load->end_ns;
-    for (uint64_t due = pace_due(&caller->pace, end); begun < due; begun++) {
-        caller->tally.behind++;
-        histogram_add(&caller->tally.waits, end - pace_time(&caller->pace, begun));
-    }
+    int64_t now;
+    while ((now = clock_ns()) <= arrival && callers_phase(load) != PHASE_STOP)
+        sleep_until(arrival < now + NAP_NS ? arrival : now + NAP_NS);
+    return callers_phase(load) != PHASE_STOP;
 }
 
 static void live_open(struct caller *caller)
 {
     const struct callers *load = caller->load;
-    uint64_t begun = 0;
+    uint64_t *begun = &caller->tally.begun;
     (void)prctl(PR_SET_TIMERSLACK, 1ul); /* the kernel may be late by as little as it can */
     while (callers_phase(load) == PHASE_WARM) {
         pair(caller, 0);
         sleep_until(clock_ns() + THINK_US * INT64_C(1000));
     }
-    caller->pace = plan(caller);
-    for (int64_t arrival; await_arrival(load, arrival = pace_time(&caller->pace, begun)); begun++)
+    struct pace pace = callers_plan(load, caller->number);
+    for (int64_t arrival; await_arrival(load, arrival = pace_time(&pace, *begun)); ++*begun)
         pair(caller, arrival);
-    count_behind(caller, begun);
 }
 
 /* ---- threads ---- */
@@ -206,7 +173,7 @@ void threads_stop(struct callers *load, struct tally *sum)
     *sum = (struct tally){0};
     for (unsigned i = 0; i < load->cell->threads; i++) {
         pthread_join(callers[i].thread, NULL);
-        tally_add(sum, &callers[i].tally);
+        callers_collect(load, i, &callers[i].tally, sum);
     }
     pthread_barrier_destroy(&start);
     free(callers);

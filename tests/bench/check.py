@@ -16,6 +16,7 @@ from pathlib import Path
 COREPOOL = sys.argv[1]
 PEERS = "peers" in sys.argv[2:]
 POLICIES = ["local", "local-only", "round-robin", "random", "two-choices", "least-loaded", "hash", "single", "managed"]
+CALLERS = ["blocking"]
 SHORT = ["--seconds", "0.05", "--rounds", "1"]
 failures = []
 checked = 0
@@ -121,10 +122,22 @@ def check_waits(label, waits):
     check(not classes or classes[-1][1] == waits["count"], f"{label}: the classes have not all waits")
 
 
-def measure(*arguments, rounds=1, expect=None):
+def check_arrivals(label, result, cell, run):
+    """Each is begun or left behind, once; who has begun one ends it unless time is up. Each caller's schedule says how many, to
+    one burst."""
+    arrivals, callers = run["arrivals"], cell["threads"]
+    burst = 64 if cell["skew"] == "bursts" else 1
+    due = result["rate"] * run["seconds"]
+    check(abs(arrivals - due) <= callers * burst, f"{label}: {arrivals} arrivals, {due:.1f} were due")
+    check(arrivals % burst == 0, f"{label}: {arrivals} arrivals in bursts of {burst}")
+    missing = arrivals - run["pairs"] - run["behind"]
+    check(0 <= missing <= callers, f"{label}: {arrivals} arrivals, {run['pairs']} pairs, {run['behind']} behind")
+
+
+def measure(*arguments, rounds=1, expect=None, seconds="0.05"):
     """Runs it; returns its JSON."""
     label = " ".join(arguments)
-    done = bench(*arguments, "--seconds", "0.05", "--rounds", str(rounds), "--json", "-")
+    done = bench(*arguments, "--seconds", seconds, "--rounds", str(rounds), "--json", "-")
     check(done.returncode == 0, f"{label}: exit code {done.returncode}: {done.stderr}")
     if done.returncode != 0:
         return None
@@ -138,6 +151,11 @@ def measure(*arguments, rounds=1, expect=None):
         check(len(cell["runs"]) == rounds, f"{name}: {len(cell['runs'])} runs")
         for run, first in zip(cell["runs"], cells[0]["runs"]):
             check_run(name, run, first)
+            if result["rate"] is not None:
+                check_arrivals(name, result, cell, run)
+        if result["rate"] is not None:
+            arrivals = sum(run["arrivals"] for run in cell["runs"])
+            check(cell["wait_us"]["count"] == arrivals, f"{name}: {cell['wait_us']['count']} waits of {arrivals} arrivals")
         spread = cell["pairs_per_s"]
         check(spread["least"] <= spread["median"] <= spread["most"], f"{name}: {spread}")
         check_waits(name, cell["wait_us"])
@@ -180,11 +198,7 @@ def check_synthetic():
 def check_open_loop():
     """What arrives is what the rate says, begun or not; a caller that is too slow for it shows in the waits."""
     for skew in ["uniform", "hot", "bursts"]:
-        result = measure("--policy", "local", "--rate", "2000", "--threads", "2", "--skew", skew)
-        cell = result["configurations"][0]
-        arrivals = cell["wait_us"]["count"]
-        due = 2000 * cell["runs"][0]["seconds"]
-        check(abs(arrivals - due) <= (2 * 64 if skew == "bursts" else 4), f"--rate, {skew}: {arrivals} arrivals, {due:.0f} were due")
+        measure("--policy", "local", "--rate", "2000", "--threads", "2", "--skew", skew)
     result = measure("--policy", "local", "--rate", "1000", "--threads", "1", "--hold", "10000sleep")
     cell = result["configurations"][0]
     check(cell["runs"][0]["behind"] >= 30, "--rate: one caller of 10 ms each keeps up with an arrival each ms")
@@ -214,6 +228,17 @@ def check_interrupt():
     check(child.returncode == 0 and "ended early" in words, f"SIGINT: exit code {child.returncode}: {words}")
     runs = json.loads(out)["configurations"][0]["runs"] if out else []
     check(0 < len(runs) < 1000 and all(run["ratio"] == 1 for run in runs), f"SIGINT: {len(runs)} runs")
+
+
+def check_early_interrupt():
+    """Before anything is measured nothing has arrived: it ends at once. Once it talks a signal waits for it."""
+    for callers in CALLERS:
+        with subprocess.Popen([COREPOOL, "bench", "--policy", "local", "--rate", "1e6", "--callers", callers, "--seconds", "10"],
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+            child.stdout.readline()
+            child.send_signal(signal.SIGINT)
+            out, words = child.communicate(timeout=60)
+        check(child.returncode == 0 and "ended early" in out, f"SIGINT while warming up: exit code {child.returncode}: {words}")
 
 
 # ---- files ----
@@ -262,6 +287,7 @@ def main():
         check_open_loop()
         check_peers()
         check_interrupt()
+        check_early_interrupt()
         check_files(folder)
         check_plots(folder)
     print("\n".join(failures) or f"{checked} checks")
