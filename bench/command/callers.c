@@ -3,6 +3,8 @@
 
 /* Of so many checkouts one is timed. */
 #define SAMPLE 17u
+/* A few times what a caller rests while it warms up. */
+#define LEAD_NS (4 * THINK_US * INT64_C(1000))
 
 void callers_start(struct callers *load, const struct options *options, const struct cell *cell,
                    struct subject *subject)
@@ -17,8 +19,9 @@ void callers_start(struct callers *load, const struct options *options, const st
 
 void callers_measure(struct callers *load)
 {
-    load->begin_ns = clock_ns();
+    load->begin_ns = clock_ns() + (load->options->rate > 0 ? LEAD_NS : 0);
     atomic_store_explicit(&load->phase, PHASE_MEASURE, memory_order_release);
+    sleep_until(load->begin_ns);
 }
 
 void callers_stop(struct callers *load, struct tally *sum)

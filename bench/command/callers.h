@@ -36,7 +36,8 @@ struct callers {
 void callers_start(struct callers *load, const struct options *options, const struct cell *cell,
                    struct subject *subject);
 
-/* From now on it counts. */
+/* From now on it counts. In the open loop it blocks for a few ms: who rests between two pairs that are to warm
+ * up is not to be late for the first arrival. */
 void callers_measure(struct callers *load);
 
 /* Ends the measurement, and the callers, each after the pair that it is in. `sum` is filled. Blocks for that

@@ -72,7 +72,6 @@ static void note_moment(struct run *run, const struct callers *load)
 /* False: a signal. */
 static bool watch(struct run *run, struct callers *load, double seconds)
 {
-    callers_measure(load);
     note_moment(run, load);
     bool on = true;
     for (unsigned i = 1; on && i <= MOMENTS; i++) {
@@ -137,6 +136,8 @@ static bool run_open(const struct options *options, const struct cell *cell, str
     double warm = options->seconds * WARM_PART;
     callers_start(&load, options, cell, subject);
     bool on = wait_until(clock_ns() + (int64_t)((warm < WARM_MAX_S ? warm : WARM_MAX_S) * 1e9));
+    if (on)
+        callers_measure(&load);
     double cpu_s = cpu_seconds();
     on = on && watch(run, &load, options->seconds);
     cpu_s = cpu_seconds() - cpu_s;
