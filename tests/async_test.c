@@ -216,6 +216,7 @@ struct chain {
     corepool_pool_t pool;
     unsigned left, failed;
     bool keeps_while_asking; /* so that each waits for the one before */
+    unsigned depth, deepest; /* of calls within calls */
     _Atomic unsigned ended;
 };
 
@@ -223,6 +224,8 @@ static void link_chain(int status, const corepool_lease_t *held, void *arg)
 {
     struct chain *chain = arg;
     corepool_lease_t lease = held ? *held : (corepool_lease_t){0};
+    if (++chain->depth > chain->deepest)
+        chain->deepest = chain->depth;
     chain->failed += status != COREPOOL_OK;
     if (status == COREPOOL_OK && !chain->keeps_while_asking)
         chain->failed += corepool_checkin(&lease) != COREPOOL_OK;
@@ -232,6 +235,7 @@ static void link_chain(int status, const corepool_lease_t *held, void *arg)
         chain->failed += corepool_checkout_async(chain->pool, NULL, link_chain, chain, NULL) != COREPOOL_OK;
     if (lease.worker)
         chain->failed += corepool_checkin(&lease) != COREPOOL_OK;
+    chain->depth--;
 }
 
 static void start_chain(void *arg)
@@ -262,6 +266,74 @@ Test(async, a_callback_may_check_in_and_out_again_before_it_returns)
     cr_expect_eq(chain.failed, 0);
     cr_expect_eq(laws_stats(chain.pool).shelf_hits, DEEP + 1);
     laws_end();
+}
+
+/* The turns of a shard's loop. */
+struct turns {
+    uv_check_t check;
+    unsigned count;
+    _Atomic unsigned closed;
+};
+
+static void count_turn(uv_check_t *check)
+{
+    ((struct turns *)check->data)->count++;
+}
+
+static void begin_turns(void *arg)
+{
+    struct turns *turns = arg;
+    turns->check.data = turns;
+    uv_check_init(corepool_shard_loop(corepool_shard_current()), &turns->check);
+    uv_check_start(&turns->check, count_turn);
+}
+
+static void note_closed(uv_handle_t *check)
+{
+    atomic_store(&((struct turns *)check->data)->closed, 1);
+}
+
+static void end_turns(void *arg)
+{
+    uv_close((uv_handle_t *)&((struct turns *)arg)->check, note_closed);
+}
+
+/* A chain that begins with a grant to who waits: its links take few turns of the loop, but the loop has its turns. */
+static void chain_from_a_grant(unsigned flags, bool keeps_while_asking)
+{
+    struct laws_count count = {0};
+    struct turns turns = {.count = 0};
+    struct chain chain = {.pool = laws_start_one(&laws_class, &count, 1, flags), .left = CHAIN,
+                          .keeps_while_asking = keeps_while_asking};
+    corepool_lease_t lease = laws_take(chain.pool);
+    laws_on_shard(0, begin_turns, &turns);
+    laws_on_shard(0, start_chain, &chain);
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+    laws_await_count(&chain.ended, 1);
+    laws_on_shard(0, end_turns, &turns);
+    laws_await_count(&turns.closed, 1);
+    cr_expect_eq(chain.failed, 0);
+    cr_expect_eq(chain.deepest, 1, "%u deep", chain.deepest);
+    cr_expect_leq(turns.count, CHAIN / 16, "%u turns", turns.count);
+    cr_expect_geq(turns.count, CHAIN / 64, "%u turns", turns.count);
+    laws_await_idle(chain.pool, 1);
+    cr_expect_eq(laws_stats(chain.pool).checkouts, CHAIN + 2);
+    laws_end();
+}
+
+Test(async, callbacks_of_grants_that_ask_again_are_served_many_in_one_turn_of_the_loop_and_do_not_nest)
+{
+    chain_from_a_grant(0, true);
+}
+
+Test(async, serialised_callbacks_of_grants_that_ask_again_are_served_many_in_one_turn_and_do_not_nest)
+{
+    chain_from_a_grant(COREPOOL_POOL_SERIALISED, false);
+}
+
+Test(async, serialised_ones_that_ask_before_they_give_back_likewise)
+{
+    chain_from_a_grant(COREPOOL_POOL_SERIALISED, true);
 }
 
 struct pair {

@@ -60,7 +60,9 @@ typedef struct corepool_request {
 
 /* Asks for a worker and returns. Thread: a shard, or a thread whose loop is attached; the callback runs on that
  * same thread. When a worker is idle (or the checkout fails at once after this call accepted it) the callback
- * runs before this call returns; else from the loop, once, within options->timeout_ms. request may be NULL.
+ * runs before this call returns; else from the loop, once, within options->timeout_ms. Callbacks that wait for a worker
+ * and ask for the next when they have got it do not nest, and many of them run in one turn of the loop, but not without end.
+ * request may be NULL.
  * Returns COREPOOL_OK: the callback ran or will run; COREPOOL_ETHREAD on any other thread, COREPOOL_EINVAL (also for a
  * pool of another runtime than the loop's),
  * COREPOOL_ECLOSED, COREPOOL_EOVERLOAD, COREPOOL_ENOMEM: the callback will not run. */

@@ -24,6 +24,10 @@
 #define OPENS_IN_A_ROW 1024
 #define REST_NS CP_NS_PER_MS
 
+/* So many requests that callbacks of grants make are taken in by the pump that granted: a turn of the loop for all of them
+ * costs little each. Then the loop has its turn, for there may be no end to it. */
+#define TAKEN_IN_MOST 32
+
 static _Atomic uint64_t epochs;
 
 /* --- slots changing hands ----------------------------------------------------------------------------------------- */
@@ -165,7 +169,9 @@ static void do_grant(struct cp_slice *slice, cp_slot *slot, struct cp_request *r
         cp_core_granted(&slice->core, waited);
         cp_slice_tell(slice, &(corepool_event_t){.kind = COREPOOL_EVENT_WAITED, .worker = slot->number,
                                                  .duration_ms = waited / CP_NS_PER_MS});
+        slice->between_steps = true;
         cp_slice_notify(slice->shard, request, notify);
+        slice->between_steps = false;
         return;
     }
     cp_core_undecided(&slice->core);
@@ -351,6 +357,7 @@ void cp_slice_pump(struct cp_slice *slice)
     if (slice->pumping) /* called from a callback of our own: the loop below goes on */
         return;
     slice->pumping = true;
+    slice->taken_in = 0;
     if (slice->close_wanted && !begin_close(slice)) {
         slice->pumping = false;
         return;
@@ -398,6 +405,7 @@ static bool pump_some(struct cp_slice *slice)
     bool left = false;
     int64_t now;
     slice->pumping = true;
+    slice->taken_in = 0;
     do {
         now = cp_now_ns();
         cp_core_next_anywhere(&slice->core, now, &action, &left);
@@ -422,8 +430,21 @@ static bool is_at_rest(struct cp_slice *slice)
            !slice->close_wanted && cp_list_is_empty(&slice->core.steal.asked);
 }
 
+/* The callback of a grant runs, and the pump that granted goes on with what it brings about. */
+static bool goes_on(const struct cp_slice *slice)
+{
+    const struct corepool_shard *shard = slice->shard;
+    return cp_on_shard(shard) && shard->playing && slice->between_steps && !shard->local_first && !slice->core.closed &&
+           !slice->close_wanted;
+}
+
 bool cp_slice_serve_at_once(struct cp_slice *slice, struct cp_request *request)
 {
+    if (goes_on(slice) && slice->taken_in < TAKEN_IN_MOST) {
+        slice->taken_in++;
+        cp_slice_accept(request);
+        return true;
+    }
     if (!is_at_rest(slice))
         return false;
     if (cp_slice_accept(request) && (pump_some(slice) || slice->watched))
@@ -434,6 +455,10 @@ bool cp_slice_serve_at_once(struct cp_slice *slice, struct cp_request *request)
 bool cp_slice_collect_at_once(struct cp_slice *slice)
 {
     bool managed = atomic_load_explicit(&slice->shelf.flags, memory_order_relaxed) & CP_SHELF_MANAGED;
+    if (goes_on(slice)) {
+        cp_slice_collect(slice);
+        return true;
+    }
     if (!managed || !is_at_rest(slice))
         return false;
     cp_slice_collect(slice);

@@ -91,6 +91,8 @@ struct cp_slice {
     void *message;               /* of the info visit under way */
     struct cp_neighbours *neighbours; /* of shard/steal.c; NULL: it has never starved */
     bool pumping;
+    bool between_steps;          /* of the pump: a granted request's caller is being told */
+    uint8_t taken_in;            /* requests that the pump has taken in meanwhile */
     bool watched;                /* config.changed is told of every change */
     _Atomic bool turnless;       /* cp_core_holds, in a slice with turns: there are none now */
     _Atomic bool quiet;          /* nothing waited and nothing was out at the last change, while it is watched */
@@ -175,8 +177,10 @@ void cp_slice_pump(struct cp_slice *slice);
 /* Does what any thread may do. True: the shard's thread is to look after the rest. Thread: who plays the manager. */
 bool cp_slice_pump_anywhere(struct cp_slice *slice);
 
-/* On its shard, between two steps of the manager and with nobody waiting: a request is served, or what has come back to a
- * managed slice is taken in, without another turn of the loop. False: not now, it is to be posted. Thread: any. */
+/* On its shard, between two steps of the manager: a request is served, or what has come back is taken in, without another turn
+ * of the loop. With nobody waiting that is done here and now, for returns to a managed slice only; within the callback of a grant
+ * of the same slice the pump that granted goes on with it, so that callbacks which ask again do not nest. False: not
+ * now, it is to be posted. Thread: any. */
 bool cp_slice_serve_at_once(struct cp_slice *slice, struct cp_request *request);
 bool cp_slice_collect_at_once(struct cp_slice *slice);
 
