@@ -1,10 +1,11 @@
-/* tests/bench_units_test.c: what `corepool bench` reckons with: schedules of arrivals, and percentiles of
- * waits. No clock. */
+/* tests/bench_units_test.c: what `corepool bench` reckons with: schedules of arrivals, who is next, and
+ * percentiles of waits. No clock. */
 #include <criterion/criterion.h>
 
 #include <stdint.h>
 #include <stdlib.h>
 
+#include "../bench/command/agenda.h"
 #include "../bench/command/histogram.h"
 #include "../bench/command/pace.h"
 
@@ -55,6 +56,60 @@ Test(pace, a_late_caller_owes_each_arrival_from_when_it_was_meant)
     for (unsigned n = 1; n < 10; n++)
         cr_assert_eq(now - pace_time(&pace, n), 1000 - 100 * (int64_t)n);
     cr_assert_eq(pace_due(&pace, now), 10);
+}
+
+/* ---- who is next ---- */
+
+#define PEOPLE 100u
+
+Test(agenda, an_empty_one_has_nobody_at_any_time)
+{
+    struct agenda_entry room[1];
+    struct agenda agenda = {.entries = room};
+    int one;
+    cr_assert_eq(agenda_next(&agenda), INT64_MAX);
+    agenda_add(&agenda, 5, &one);
+    cr_assert_eq(agenda_next(&agenda), 5);
+    cr_assert_eq(agenda_take(&agenda), &one);
+    cr_assert_eq(agenda_next(&agenda), INT64_MAX);
+}
+
+/* As callers do: whoever was taken is added again, for a time that is later or, if it is late, has passed. */
+Test(agenda, the_earliest_comes_first_whatever_was_added_and_taken_before)
+{
+    struct agenda_entry room[PEOPLE];
+    struct agenda agenda = {.entries = room};
+    int64_t at[PEOPLE];
+    srand(1);
+    for (unsigned i = 0; i < PEOPLE; i++) {
+        at[i] = rand() % 50;
+        agenda_add(&agenda, at[i], &at[i]);
+    }
+    for (unsigned round = 0; round < 10000; round++) {
+        int64_t least = INT64_MAX;
+        for (unsigned i = 0; i < PEOPLE; i++)
+            least = at[i] < least ? at[i] : least;
+        cr_assert_eq(agenda_next(&agenda), least);
+        int64_t *who = agenda_take(&agenda);
+        cr_assert_eq(*who, least);
+        *who += rand() % 100 - 10;
+        agenda_add(&agenda, *who, who);
+    }
+}
+
+Test(agenda, everybody_comes_once_also_those_of_the_same_time)
+{
+    struct agenda_entry room[PEOPLE];
+    struct agenda agenda = {.entries = room};
+    unsigned taken[PEOPLE] = {0};
+    for (unsigned i = 0; i < PEOPLE; i++)
+        agenda_add(&agenda, i / 10, &taken[i]);
+    for (unsigned i = 0; i < PEOPLE; i++) {
+        cr_assert_eq(agenda_next(&agenda), i / 10);
+        ++*(unsigned *)agenda_take(&agenda);
+    }
+    for (unsigned i = 0; i < PEOPLE; i++)
+        cr_assert_eq(taken[i], 1);
 }
 
 /* ---- percentiles ---- */

@@ -1,18 +1,30 @@
 /* bench/command/loops.c: callers that are code on the shards' loops: they ask asynchronously and never leave
- * their shard.
+ * their shard. A station is what one shard has of them.
  *
  * A caller is READY (to ask), WAITING (for a worker), BUSY (with one, or thinking, until its timer) or GONE.
- * READY ones are turned by their shard's idle handle, some pairs each, so that the loop gets round between;
- * while there are none the handle is stopped. Whatever it is at when time is up, it becomes READY some time
- * later, and GONE then. A station is what one shard has of them. All on the shard's thread but where marked. */
+ *
+ * Closed loop: READY ones are turned by their station's idle handle, some pairs each, so that the loop gets
+ * round between; while there are none the handle is stopped.
+ *
+ * Open loop: each has its own schedule, as threads have, and the same rule: it is at one arrival at a time.
+ * Those that come while it waits or is busy, or while its shard's loop is, begin late, and what they are late
+ * by is part of their wait. READY ones are in the station's agenda, under the time of their next arrival (while
+ * they warm up: of their next pair); those that are due begin in the order of these times. While some are left
+ * the idle handle turns, else the loop sleeps until the alarm rings for the first.
+ *
+ * End: when time is up nothing more is begun. The command tells each station; whoever is READY is GONE then,
+ * the others when they would become READY: no request is cancelled, each gets its worker and brings it back.
+ * The last, be it the command, closes the handles. All on the shard's thread but where marked. */
 #include <errno.h>
 #include <semaphore.h>
 #include <stdlib.h>
 
+#include "agenda.h"
+#include "alarm.h"
 #include "fail.h"
 #include "callers.h"
 
-/* Pairs of one caller before the loop goes round. */
+/* Pairs before the loop goes round: of one caller, or in the open loop of a station. */
 #define TURN 16u
 
 enum state { READY, WAITING, BUSY, GONE };
@@ -25,7 +37,8 @@ struct loop_caller {
     unsigned number;
     corepool_checkout_options_t wish;
     corepool_lease_t lease;
-    int64_t asked;    /* callers_ask's */
+    int64_t asked;    /* callers_ask's, or when it was meant to arrive */
+    struct pace pace; /* open loop. Zero: it warms up */
     uv_timer_t timer; /* of a hold that sleeps, or a pause */
     struct tally tally;
 };
@@ -34,8 +47,11 @@ struct station {
     struct callers *load;
     uv_idle_t idle;
     struct loop_caller *callers;
-    unsigned count, gone;
+    unsigned count;
+    unsigned present; /* callers that are not GONE, and the command until it has told the end */
     unsigned open_handles;
+    struct agenda agenda; /* this and the alarm: open loop only */
+    struct alarm alarm;
     sem_t *told; /* of the start, then of the end. The command's thread waits for it */
 };
 
@@ -59,28 +75,55 @@ static void close_handle(struct station *station, uv_handle_t *handle)
     uv_close(handle, on_closed);
 }
 
-static void leave(struct loop_caller *caller)
+static bool is_open(const struct station *station)
 {
-    struct station *station = caller->station;
-    caller->state = GONE;
-    if (++station->gone < station->count)
+    return station->load->options->rate > 0;
+}
+
+/* One less is present. */
+static void let_go(struct station *station)
+{
+    if (--station->present > 0)
         return;
     for (unsigned i = 0; i < station->count; i++)
         close_handle(station, (uv_handle_t *)&station->callers[i].timer);
     close_handle(station, (uv_handle_t *)&station->idle);
+    if (is_open(station))
+        alarm_close(&station->alarm, on_closed);
+}
+
+static void leave(struct loop_caller *caller)
+{
+    caller->state = GONE;
+    let_go(caller->station);
 }
 
 /* ---- a pair ---- */
 
 static void on_idle(uv_idle_t *idle);
 
+/* Of its next arrival, or pair to warm up; its schedule begins with the measurement. */
+static int64_t next_time(struct loop_caller *caller)
+{
+    const struct callers *load = caller->station->load;
+    if (callers_phase(load) == PHASE_WARM)
+        return clock_ns() + THINK_US * INT64_C(1000);
+    if (caller->pace.burst == 0)
+        caller->pace = callers_plan(load, caller->number);
+    return pace_time(&caller->pace, caller->tally.begun);
+}
+
 static void make_ready(struct loop_caller *caller)
 {
+    struct station *station = caller->station;
     caller->state = READY;
-    if (callers_phase(caller->station->load) == PHASE_STOP)
+    if (callers_phase(station->load) == PHASE_STOP) {
         leave(caller);
-    else
-        uv_idle_start(&caller->station->idle, on_idle);
+        return;
+    }
+    if (is_open(station))
+        agenda_add(&station->agenda, next_time(caller), caller);
+    uv_idle_start(&station->idle, on_idle);
 }
 
 static void on_rested(uv_timer_t *timer)
@@ -93,7 +136,8 @@ static void give_back(struct loop_caller *caller)
     const struct callers *load = caller->station->load;
     REQUIRE_OK(corepool_checkin(&caller->lease));
     callers_ended(load, &caller->tally, caller->asked);
-    unsigned think_us = callers_think_us(load, caller->number, caller->tally.all);
+    unsigned think_us =
+        is_open(caller->station) ? 0 : callers_think_us(load, caller->number, caller->tally.all);
     if (think_us == 0) {
         make_ready(caller);
         return;
@@ -124,33 +168,82 @@ static void on_granted(int status, const corepool_lease_t *lease, void *arg)
     give_back(caller);
 }
 
-static void ask(struct loop_caller *caller)
+static void ask(struct loop_caller *caller, int64_t asked)
 {
     caller->state = WAITING;
-    caller->asked = callers_ask(caller->station->load, &caller->tally);
+    caller->asked = asked;
     REQUIRE_OK(
         corepool_checkout_async(caller->station->load->subject->pool, &caller->wish, on_granted, caller, NULL));
 }
 
-/* ---- turns ---- */
+/* ---- closed loop ---- */
 
 static bool turn(struct loop_caller *caller)
 {
-    if (caller->state == READY && callers_phase(caller->station->load) == PHASE_STOP)
-        leave(caller);
+    const struct callers *load = caller->station->load;
+    if (callers_phase(load) == PHASE_STOP)
+        return false;
     for (unsigned i = 0; i < TURN && caller->state == READY; i++)
-        ask(caller);
+        ask(caller, callers_ask(load, &caller->tally));
     return caller->state == READY;
+}
+
+static void turn_all(struct station *station)
+{
+    bool more = false;
+    for (unsigned i = 0; i < station->count; i++)
+        more |= turn(&station->callers[i]);
+    if (!more)
+        uv_idle_stop(&station->idle);
+}
+
+/* ---- open loop ---- */
+
+static void begin(struct loop_caller *caller)
+{
+    bool warms_up = caller->pace.burst == 0;
+    if (!warms_up)
+        ask(caller, pace_time(&caller->pace, caller->tally.begun++));
+    else if (callers_phase(caller->station->load) == PHASE_WARM)
+        ask(caller, 0);
+    else
+        make_ready(caller); /* for its first arrival */
+}
+
+/* Whether to turn again, or to sleep, and until when. */
+static void await_next(struct station *station)
+{
+    int64_t next = agenda_next(&station->agenda);
+    bool over = callers_phase(station->load) == PHASE_STOP;
+    if (!over && next < clock_ns()) {
+        uv_idle_start(&station->idle, on_idle);
+        return;
+    }
+    uv_idle_stop(&station->idle);
+    if (!over && next != INT64_MAX)
+        alarm_set(&station->alarm, next);
+}
+
+/* The clock is read first: see callers_stop. */
+static void begin_due(void *arg)
+{
+    struct station *station = arg;
+    int64_t now = clock_ns();
+    for (unsigned i = 0; i < TURN && agenda_next(&station->agenda) < now; i++) {
+        if (callers_phase(station->load) == PHASE_STOP)
+            break;
+        begin(agenda_take(&station->agenda));
+    }
+    await_next(station);
 }
 
 static void on_idle(uv_idle_t *idle)
 {
     struct station *station = idle->data;
-    bool more = false;
-    for (unsigned i = 0; i < station->count; i++)
-        more |= turn(&station->callers[i]);
-    if (!more && !uv_is_closing((uv_handle_t *)idle))
-        uv_idle_stop(idle);
+    if (is_open(station))
+        begin_due(station);
+    else
+        turn_all(station);
 }
 
 /* ---- start ---- */
@@ -159,12 +252,16 @@ static void open_station(corepool_shard_t *shard, void *arg)
 {
     struct station *station = arg;
     uv_loop_t *loop = corepool_shard_loop(shard);
-    station->open_handles = station->count + 1;
+    station->present = station->open_handles = station->count + 1;
     REQUIRE(uv_idle_init(loop, &station->idle) == 0, "cannot open an idle handle");
     station->idle.data = station;
     for (unsigned i = 0; i < station->count; i++) {
         REQUIRE(uv_timer_init(loop, &station->callers[i].timer) == 0, "cannot open a timer");
         station->callers[i].timer.data = &station->callers[i];
+    }
+    if (is_open(station)) {
+        alarm_open(&station->alarm, loop, begin_due, station);
+        station->open_handles++;
     }
     sem_post(station->told);
 }
@@ -174,7 +271,19 @@ static void start_station(corepool_shard_t *shard, void *arg)
 {
     struct station *station = arg;
     (void)shard;
-    uv_idle_start(&station->idle, on_idle);
+    for (unsigned i = 0; i < station->count; i++)
+        make_ready(&station->callers[i]);
+}
+
+/* Time is up. */
+static void end_station(corepool_shard_t *shard, void *arg)
+{
+    struct station *station = arg;
+    (void)shard;
+    for (unsigned i = 0; i < station->count; i++)
+        if (station->callers[i].state == READY)
+            leave(&station->callers[i]);
+    let_go(station);
 }
 
 /* The shard that caller `number` lives on. */
@@ -194,7 +303,9 @@ static void make_callers(struct callers *load, struct station *station, sem_t *t
     station->load = load;
     station->told = told;
     station->callers = calloc(station->count, sizeof *station->callers);
-    REQUIRE(station->callers != NULL, "out of memory for %u callers", station->count);
+    station->agenda.entries = calloc(station->count, sizeof *station->agenda.entries);
+    REQUIRE(station->callers != NULL && station->agenda.entries != NULL, "out of memory for %u callers",
+            station->count);
     station->count = 0;
 }
 
@@ -245,11 +356,13 @@ void loops_stop(struct callers *load, struct tally *sum)
 {
     struct stations *stations = load->own;
     *sum = (struct tally){0};
+    tell_stations(load, stations, end_station);
     await_stations(load, stations);
     for (unsigned i = 0; i < load->subject->shards; i++) {
         struct station *station = &stations->station[i];
         for (unsigned j = 0; j < station->count; j++)
             callers_collect(load, station->callers[j].number, &station->callers[j].tally, sum);
+        free(station->agenda.entries);
         free(station->callers);
     }
     sem_destroy(&stations->told);

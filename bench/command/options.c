@@ -72,11 +72,14 @@ static const struct argp_option table[] = {
      "blocking: threads (default); loop: code on the shards' loops, which asks asynchronously", 2},
     {"closed", KEY_CLOSED, NULL, 0, "Each caller asks again when it has given back (default)", 2},
     {"rate", KEY_RATE, "R", 0,
-     "Open loop: R arrivals a second in all, on a schedule. The wait is counted from the INTENDED arrival: a "
-     "caller that is "
-     "late owes what came meanwhile, so that one long wait does not hide the many behind it (coordinated "
+     "Open loop: R arrivals a second in all, on a schedule of which each caller has a part. The wait is "
+     "counted "
+     "from the INTENDED arrival: a "
+     "caller is at one at a time, and if late it owes what came meanwhile, so that one long wait does not hide "
+     "the many behind it (coordinated "
      "omission). How late "
-     "the kernel wakes a caller counts too; arrivals that nobody began count as having waited to the end",
+     "the kernel wakes a caller, or its shard's loop, counts too; arrivals that nobody began count as having "
+     "waited to the end",
      2},
     {0, 0, NULL, 0, "The runs", 3},
     {"seconds", KEY_SECONDS, "S", 0, "Of each run (default 1)", 3},
@@ -258,8 +261,6 @@ static void check_loops(const struct parsing *parsing, struct argp_state *state)
         return;
     if (parsing->free)
         argp_error(state, "--free: with --callers loop they never leave their shard");
-    if (parsing->rate)
-        argp_error(state, "--rate: needs --callers blocking");
     if (options->with_peers)
         argp_error(state, "--peers: needs --callers blocking");
     for (unsigned i = 0; i < options->hold_count; i++)

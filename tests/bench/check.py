@@ -16,7 +16,7 @@ from pathlib import Path
 COREPOOL = sys.argv[1]
 PEERS = "peers" in sys.argv[2:]
 POLICIES = ["local", "local-only", "round-robin", "random", "two-choices", "least-loaded", "hash", "single", "managed"]
-CALLERS = ["blocking"]
+CALLERS = ["blocking", "loop"]
 SHORT = ["--seconds", "0.05", "--rounds", "1"]
 failures = []
 checked = 0
@@ -74,7 +74,6 @@ def check_contradictions():
     refused(["--free", "--skew", "uniform,one-cpu"], "--free")
     refused(["--pin", "--synthetic", "pu:64"], "--pin")
     refused(["--shelf", "rseq", "--synthetic", "pu:64"], "--shelf")
-    refused(["--callers", "loop", "--rate", "10"], "--rate")
     refused(["--callers", "loop", "--free"], "--free")
     refused(["--callers", "loop", "--peers"], "--peers")
     refused(["--callers", "loop", "--hold", "500sleep"], "--hold")
@@ -195,14 +194,70 @@ def check_synthetic():
     measure("--policy", "local", "--synthetic", "pu:64", "--callers", "loop", "--threads", "128")
 
 
-def check_open_loop():
+def check_open_loop(callers):
     """What arrives is what the rate says, begun or not; a caller that is too slow for it shows in the waits."""
-    for skew in ["uniform", "hot", "bursts"]:
-        measure("--policy", "local", "--rate", "2000", "--threads", "2", "--skew", skew)
-    result = measure("--policy", "local", "--rate", "1000", "--threads", "1", "--hold", "10000sleep")
+    load = ["--policy", "local", "--callers", callers]
+    measure("--policy", "local,managed,hash", "--callers", callers, "--rate", "2000", "--threads", "3", "--hold", "0,20,1000sleep",
+            rounds=2, expect=9)
+    measure("--policy", "local,managed", "--callers", callers, "--rate", "3000", "--threads", "2", "--size", "1",
+            "--skew", "uniform,one-cpu,hot,bursts", expect=8)
+    result = measure(*load, "--rate", "1000", "--threads", "1", "--hold", "10000sleep")
     cell = result["configurations"][0]
-    check(cell["runs"][0]["behind"] >= 30, "--rate: one caller of 10 ms each keeps up with an arrival each ms")
-    check(cell["wait_us"]["p50"] >= 10000, "--rate: a slow caller hides what waits behind it")
+    check(cell["runs"][0]["behind"] >= 30, f"{callers}, --rate: one caller of 10 ms each keeps up with an arrival each ms")
+    check(cell["wait_us"]["p50"] >= 10000, f"{callers}, --rate: a slow caller hides what waits behind it")
+
+
+def check_open_loop_skews(callers):
+    """They say on which CPU it arrives."""
+    if os.sched_getaffinity(0) == {min(os.sched_getaffinity(0))}:
+        print("one CPU: skews of an open loop are not checked")
+        return
+    result = measure("--policy", "local", "--callers", callers, "--rate", "2000", "--threads", "4", "--skew", "one-cpu,hot",
+                     expect=2)
+    one_cpu, hot = ([count for count in cell["runs"][0]["history"][-1]["checkouts"] if count is not None]
+                    for cell in result["configurations"])
+    check(one_cpu[0] > 0 and not any(one_cpu[1:]), f"{callers}, --rate, one-cpu: {one_cpu} checkouts")
+    if result["configurations"][1]["runs"][0]["behind"] == 0:
+        check(all(hot[0] > other for other in hot[1:]), f"{callers}, --rate, hot: {hot} checkouts")
+
+
+def check_overload(callers):
+    """Of twice as many arrivals as can be served in T seconds that one waits longest which begins last or, not begun, came when
+    the last to begin did: T / 2. The median is T / 4. A closed loop knows its own queue only, however long it runs."""
+    seconds = 0.5
+    load = ["--policy", "local", "--callers", callers, "--threads", "8", "--size", "2", "--hold", "10000sleep"]
+    open_loop = measure(*load, "--rate", "400", seconds=str(seconds))["configurations"][0]
+    closed_loop = measure(*load, seconds=str(seconds))["configurations"][0]
+    p50 = open_loop["wait_us"]["p50"]
+    check(open_loop["runs"][0]["behind"] > 0, f"{callers}: twice what can be served is served")
+    check(p50 >= seconds / 6 * 1e6, f"{callers}: twice what can be served waits for {p50} us")
+    check(p50 > closed_loop["wait_us"]["p50"], f"{callers}: an open loop's waits are a closed loop's")
+
+
+def check_bursts(callers):
+    """Of 64 that arrive at one moment each waits for the work of all before it, from that moment."""
+    load = ["--policy", "local", "--callers", callers, "--threads", "1", "--hold", "1000"]
+    result = measure(*load, "--rate", "160", "--skew", "bursts", seconds="0.2")
+    p50 = result["configurations"][0]["wait_us"]["p50"]
+    check(p50 >= 10000, f"{callers}: half of 64 that arrive at once, with 1 ms of work each, wait for less than {p50} us")
+
+
+def check_loops_wake_in_time():
+    """Not only at whole ms. (The machine may be busy with something else, but not each time.)"""
+    load = ["--policy", "local", "--callers", "loop", "--threads", "2", "--rate", "700"]
+    p50 = min(measure(*load)["configurations"][0]["wait_us"]["p50"] for _ in range(5))
+    check(p50 < 300, f"a loop that is idle makes what arrives wait for {p50} us")
+
+
+def check_loops_end():
+    """Soon, whatever they are at: asleep for many seconds, or with each caller waiting for the same worker."""
+    load = ["--policy", "local,managed", "--callers", "loop", "--size", "1"]
+    result = measure(*load, "--threads", "400", "--rate", "1")
+    for cell in result["configurations"]:
+        check(cell["runs"][0]["arrivals"] == 1, f"--rate 1: {cell['runs'][0]['arrivals']} arrivals")
+    measure(*load, "--threads", "8", "--rate", "1000", "--hold", "50000sleep")
+    measure("--policy", "local", "--synthetic", "pu:64", "--callers", "loop", "--threads", "100", "--rate", "5000",
+            "--skew", "uniform,one-cpu,hot,bursts", "--hold", "0,100", expect=8)
 
 
 def check_peers():
@@ -243,8 +298,11 @@ def check_early_interrupt():
 
 # ---- files ----
 
-def check_files(folder):
-    done = bench("--policy", "local,managed", "--threads", "1,2", "--json", f"{folder}/a.json", "--csv", f"{folder}/a.csv",
+OPEN_ON_LOOPS = ["--callers", "loop", "--rate", "2000"]
+
+
+def check_files(folder, load):
+    done = bench("--policy", "local,managed", "--threads", "1,2", *load, "--json", f"{folder}/a.json", "--csv", f"{folder}/a.csv",
                  "--seconds", "0.05", "--rounds", "2")
     check(done.returncode == 0, f"--json --csv: {done.stderr}")
     check("pairs/s" in done.stdout, "--json FILE: no table on standard output")
@@ -252,8 +310,9 @@ def check_files(folder):
     with open(f"{folder}/a.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     check(len(rows) == 8, f"--csv: {len(rows)} rows")
-    pairs = sorted(run["pairs"] for cell in result["configurations"] for run in cell["runs"])
-    check(sorted(int(row["pairs"]) for row in rows) == pairs, "--csv: other pairs than --json")
+    for field in ["pairs", "arrivals", "behind"]:
+        counts = sorted(run[field] for cell in result["configurations"] for run in cell["runs"])
+        check(sorted(int(row[field]) for row in rows) == counts, f"--csv: other {field} than --json")
     done = bench("--policy", "local", *SHORT, "--csv", "-")
     check(done.stdout.startswith("contender,") and done.stdout.count("\n") == 2, f"--csv -: {done.stdout!r}")
 
@@ -267,8 +326,8 @@ def check_plots(folder):
         print("no gnuplot: its plots are not checked")
         return
     plots = Path(folder) / "it's plots"
-    for machine in [[], ["--synthetic", "pu:64"]]:
-        done = bench("--policy", "local,managed", "--threads", "1,2", "--plot", str(plots), *machine, *SHORT)
+    for load in [[], ["--synthetic", "pu:64"], OPEN_ON_LOOPS]:
+        done = bench("--policy", "local,managed", "--threads", "1,2", "--plot", str(plots), *load, *SHORT)
         check(done.returncode == 0 and done.stderr == "", f"--plot: {done.stderr}")
         for name in ["throughput", "wait", "balance-01", "balance-04"]:
             svg, png = plots / f"{name}.svg", plots / f"{name}.png"
@@ -284,11 +343,18 @@ def main():
         check_every_option()
         check_stealing()
         check_synthetic()
-        check_open_loop()
+        for callers in CALLERS:
+            check_open_loop(callers)
+            check_open_loop_skews(callers)
+            check_overload(callers)
+            check_bursts(callers)
+        check_loops_wake_in_time()
+        check_loops_end()
         check_peers()
         check_interrupt()
         check_early_interrupt()
-        check_files(folder)
+        check_files(folder, [])
+        check_files(folder, OPEN_ON_LOOPS)
         check_plots(folder)
     print("\n".join(failures) or f"{checked} checks")
     return 1 if failures or not checked else 0
