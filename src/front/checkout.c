@@ -313,6 +313,7 @@ int cp_checkout_timed_out(const struct cp_checkout *checkout, int64_t timeout_ms
 /* Sleeps until the outcome is decided, by the manager or by the deadline. */
 static enum cp_outcome sleep_on(struct cp_request *request, int64_t deadline)
 {
+    cp_rseq_disarm();
     for (;;) {
         enum cp_outcome outcome = atomic_load(&request->outcome);
         if (outcome == CP_HELD || outcome == CP_HELD_AWAITED)

@@ -20,6 +20,10 @@ static inline char *cp_rseq_area(void)
     return NULL;
 }
 
+static inline void cp_rseq_disarm(void)
+{
+}
+
 static inline enum cp_shelf_outcome cp_rseq_take_newest(struct cp_shelf *shelf, struct cp_item **item,
                                                         uint32_t stop)
 {

@@ -39,6 +39,13 @@ static inline char *cp_rseq_area(void)
     return thread + cp_rseq_offset;
 }
 
+/* Before the thread sleeps: the kernel copies the descriptor of a sequence that is armed at every switch, though the thread has long
+ * left it. */
+static inline void cp_rseq_disarm(void)
+{
+    __asm__ volatile("movq $0, %%fs:8(%[area])" ::[area] "r"(cp_rseq_offset) : "memory");
+}
+
 /* A storm build (-DCP_STORM) delays at every step, for as many turns as the program has put in the table. */
 #ifdef CP_STORM
 #define CP_STORM_STEPS 8
