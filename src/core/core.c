@@ -463,9 +463,10 @@ static bool refuse_while_closed(struct cp_core *core, struct cp_action *action)
     return true;
 }
 
-/* Vacant slots above the target are put by. */
-static void put_by(struct cp_core *core)
+/* Vacant slots above the target are put by. True: there were some. */
+static bool put_by(struct cp_core *core)
 {
+    bool any = false;
     while (GET(core->quota) > core->target && GET(core->vacant)) {
         cp_slot *slot = first_slot(&core->vacant_slots);
         cp_list_unlink(&slot->link);
@@ -475,7 +476,9 @@ static void put_by(struct cp_core *core)
         ADD(core->vacant, -1u);
         ADD(core->quota, -1u);
         end_change(core);
+        any = true;
     }
+    return any;
 }
 
 /* Whether more workers must go than are on their way. */
@@ -542,11 +545,12 @@ static void next_on_thread(struct cp_core *core, int64_t now_ns, struct cp_actio
 }
 
 /* What needs no action. */
-static void settle(struct cp_core *core)
+static void settle(struct cp_core *core, int64_t now_ns)
 {
     if (cp_list_is_empty(&core->requests))
         cp_shed_empty(&core->shed);
-    put_by(core);
+    if (put_by(core)) /* a slice that has the size that it was to have may starve */
+        cp_steal_update(core, now_ns);
     while (core->idle && is_too_large(core)) /* before who waits: else a busy slice would never become smaller */
         cp_core_doom_idle(core, cp_core_oldest_idle(core), COREPOOL_REASON_RESIZED);
 }
@@ -565,7 +569,7 @@ void cp_core_next(struct cp_core *core, int64_t now_ns, struct cp_action *action
             next_while_closed(core, action);
         return;
     }
-    settle(core);
+    settle(core, now_ns);
     if (core->doomed)
         cp_core_terminate_next(core, action);
     else if (!cp_steal_next_give(core, now_ns, action) && !cp_evacuate_next(core, now_ns, action))
@@ -590,7 +594,7 @@ void cp_core_next_anywhere(struct cp_core *core, int64_t now_ns, struct cp_actio
     if (core->closed) {
         refuse_while_closed(core, action);
     } else {
-        settle(core);
+        settle(core, now_ns);
         next_anywhere(core, now_ns, action);
         if (action->what == CP_DO_NOTHING && is_shelving(core, now_ns))
             shelve_next(core, action);
