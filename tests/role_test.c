@@ -71,16 +71,11 @@ static void *stop_runtime(void *status)
     return NULL;
 }
 
-static void do_nothing(corepool_shard_t *on, void *arg)
-{
-    (void)on, (void)arg;
-}
-
 Test(role, a_shard_does_not_stop_under_who_has_asked_it)
 {
     struct laws_count count = {0};
     corepool_pool_t pool = laws_start_one(&laws_plain_class, &count, 1, 0);
-    struct giver giver = {.point = CP_POINT_ASK_POSTED, .cpu = laws_cpu_of(0)};
+    struct giver giver = {.point = CP_POINT_PLAY_ENDED, .cpu = laws_cpu_of(0)};
     pthread_t stopper;
     int status;
     laws_await_idle(pool, 1);
@@ -90,9 +85,7 @@ Test(role, a_shard_does_not_stop_under_who_has_asked_it)
         poll(NULL, 0, 1);
     poll(NULL, 0, LAWS_SHORT_MS); /* the slice knows it by then */
     pthread_create(&giver.thread, NULL, run_giver, &giver);
-    laws_await_count(&stops, 1);
-    cr_expect_eq(corepool_shard_post(laws_runtime(), 0, do_nothing, NULL),
-                 COREPOOL_OK); /* it takes in what was asked */
+    laws_await_count(&stops, 1); /* it has woken the thread, which takes in what came back */
     pthread_join(stopper, NULL);
     cr_expect_eq(status, COREPOOL_OK);
     cr_expect_eq(atomic_load(&stopped), 0,
@@ -165,6 +158,32 @@ Test(role, who_plays_is_not_kept_by_what_others_ask)
     caller_expect(&waiter, COREPOOL_OK);
     cr_expect(laws_eventually(are_all_delivered, NULL), "the last is nobody's");
     cr_expect_lt(atomic_load(&delivered_by_itself), REPOSTS / 2);
+    laws_end();
+}
+
+/* The last of three finds all as it was when the second came. */
+Test(role, who_gives_back_to_a_crowd_that_is_paused_serves_nobody)
+{
+    struct laws_count count = {0};
+    corepool_pool_t pool = laws_start_one(&laws_plain_class, &count, 1, 0);
+    struct caller waiters[3];
+    corepool_stats_t stats;
+    laws_pin(laws_cpu_of(0)); /* and those that it starts */
+    laws_await_idle(pool, 1);
+    corepool_lease_t lease = laws_take(pool);
+    for (unsigned i = 0; i < 3; i++) {
+        waiters[i] = (struct caller){.pool = pool};
+        caller_start(&waiters[i]);
+        laws_await_waiting(pool, i + 1);
+    }
+    cr_assert_eq(corepool_pool_pause(pool), COREPOOL_OK);
+    poll(NULL, 0, LAWS_SHORT_MS); /* the thread sleeps by then */
+    cr_assert_eq(corepool_checkin(&lease), COREPOOL_OK);
+    cr_assert_eq(corepool_pool_stats(pool, &stats), COREPOOL_OK);
+    cr_expect_eq(stats.grants, 0);
+    cr_assert_eq(corepool_pool_resume(pool), COREPOOL_OK);
+    for (unsigned i = 0; i < 3; i++)
+        caller_expect(&waiters[i], COREPOOL_OK);
     laws_end();
 }
 

@@ -385,6 +385,28 @@ static cp_slot *newest_idle(const struct cp_core *core)
     return cp_container(core->idle_slots.next, cp_slot, link);
 }
 
+bool cp_core_is_crowded(const struct cp_core *core)
+{
+    return GET(core->live) == GET(core->quota) && GET(core->waiting) && core->listening && !core->idle && !core->doomed &&
+           !core->closed && !cp_core_holds(core) && !core->options.max_waiting && !core->options.shed_target_ns &&
+           !core->options.managed && cp_list_is_empty(&core->steal.asked) && !GET(core->evacuation.on);
+}
+
+void cp_core_crowd(struct cp_core *core, int64_t now_ns)
+{
+    cp_steal_update(core, now_ns);
+}
+
+struct cp_request *cp_core_next_of_crowd(struct cp_core *core, int64_t now_ns)
+{
+    struct cp_request *request = first_request(core);
+    if (request == last_request(core))
+        return NULL;
+    dequeue(core, request);
+    cp_steal_update(core, now_ns);
+    return request;
+}
+
 static void grant_next(struct cp_core *core, struct cp_action *action)
 {
     struct cp_request *request = first_request(core);

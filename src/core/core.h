@@ -125,6 +125,18 @@ void cp_core_init(struct cp_core *core, const struct cp_core_options *options, c
 /* A request arrives: at the end of the queue, or at its front with `again`. After close it will be refused. */
 void cp_core_request(struct cp_core *core, struct cp_request *request);
 
+/* Whether all workers are out and requests wait, and nothing else is going on: then another request only waits behind them, and a
+ * worker that comes back goes to the first of them. Asked when cp_core_next or cp_core_next_anywhere has nothing to do (and
+ * leaves nothing); until another input, the two steps below are all that these would decide, but for what time brings. */
+bool cp_core_is_crowded(const struct cp_core *core);
+
+/* cp_core_request has added one more. */
+void cp_core_crowd(struct cp_core *core, int64_t now_ns);
+
+/* Who gets a worker that has come back: go on as after CP_DO_GRANT. NULL: nobody would be left waiting, so there is more to
+ * decide. */
+struct cp_request *cp_core_next_of_crowd(struct cp_core *core, int64_t now_ns);
+
 /* Its caller gave up (outcome TIMED_OUT or CANCELLED). O(1). The core does not know it afterwards. */
 void cp_core_give_up(struct cp_core *core, struct cp_request *request);
 

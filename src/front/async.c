@@ -236,7 +236,8 @@ static int start_waiting(struct cp_loop *loop, const struct cp_checkout *checkou
     if (!async)
         return cp_fail(COREPOOL_ENOMEM, "no memory to wait");
     async->checkout = *checkout;
-    async->checkout.deadline = cp_deadline_ns(cp_now_ns(), timeout_ms);
+    async->checkout.since = cp_now_ns();
+    async->checkout.deadline = cp_deadline_ns(async->checkout.since, timeout_ms);
     async->timeout_ms = timeout_ms;
     async->cb = cb;
     async->arg = arg;

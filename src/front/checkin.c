@@ -39,7 +39,7 @@ static void hand_back(cp_slot *slot, enum ending ending)
 {
     if (ending == KEEP)
         cp_slice_keep(slot);
-    else
+    else if (ending == LEAVE || !cp_slice_take_back(slot))
         cp_slice_return(slot, ending == WAKE);
 }
 
@@ -173,8 +173,14 @@ __attribute__((noinline)) static int checkin_unusually(corepool_lease_t *lease)
     struct cp_thread *self = cp_self;
     bool own = lease->worker && self &&
                atomic_load_explicit(&lease->worker->holder, memory_order_relaxed) == self;
-    if (own && atomic_load_explicit(&lease->worker->slice->shelf.flags, memory_order_relaxed) & CP_SHELF_PORTABLE)
+    if (!own)
+        return checkin_slowly(lease);
+    const struct cp_slice *slice = lease->worker->slice;
+    uint32_t flags = atomic_load_explicit(&slice->shelf.flags, memory_order_relaxed);
+    if (flags & CP_SHELF_PORTABLE)
         return checkin_portably(lease, self);
+    if ((flags & (CP_SHELF_STOP_GIVE | CP_SHELF_LOOK_GIVE)) == CP_SHELF_WAITING)
+        return end_by_message(lease, self, COREPOOL_REASON_NONE, ending_after(CP_SHELF_SOMEONE_WAITS, slice, self));
     return checkin_slowly(lease);
 }
 

@@ -132,12 +132,13 @@ int cp_checkout_enqueue(struct cp_checkout *checkout, const corepool_class_t *cl
 
 void cp_checkout_fill(const struct cp_checkout *checkout, struct cp_request *request)
 {
-    atomic_store(&request->outcome, CP_PENDING);
-    atomic_store(&request->life, CP_LIFE_LENT);
+    /* Seen with the message that brings it to the manager. */
+    atomic_store_explicit(&request->outcome, CP_PENDING, memory_order_relaxed);
+    atomic_store_explicit(&request->life, CP_LIFE_LENT, memory_order_relaxed);
     request->command = checkout->command;
     request->enqueued = checkout->enqueued;
     request->again = checkout->again;
-    request->posted_at = cp_now_ns();
+    request->posted_at = checkout->since;
 }
 
 static int overloaded(const struct cp_checkout *checkout)
@@ -362,7 +363,8 @@ static int wait_and_retry(struct cp_checkout *checkout, enum cp_shelf_outcome ou
                           const corepool_checkout_options_t *options, corepool_lease_t *lease)
 {
     int64_t timeout_ms = timeout_of(options);
-    checkout->deadline = cp_deadline_ns(cp_now_ns(), timeout_ms);
+    checkout->since = cp_now_ns();
+    checkout->deadline = cp_deadline_ns(checkout->since, timeout_ms);
     for (;;) {
         int status = COREPOOL_REMOVE;
         cp_slot *slot;

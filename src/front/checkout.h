@@ -9,7 +9,7 @@ struct cp_checkout {
     corepool_pool_t pool;
     struct cp_thread *self;
     void *command;
-    int64_t deadline; /* absolute; of the waiting */
+    int64_t since, deadline; /* absolute; of the waiting */
     bool again;       /* has had a worker that was refused: keeps its place in the queue */
     bool enqueued;    /* command is what the class's enqueue callback made of it */
     struct cp_slice *slice; /* where it missed */

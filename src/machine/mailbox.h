@@ -60,6 +60,12 @@ static inline bool cp_mailbox_is_empty(struct cp_mailbox *mailbox)
     return !seen || seen == cp_mailbox_closed(mailbox);
 }
 
+/* Thread: any. */
+static inline bool cp_mailbox_is_closed(struct cp_mailbox *mailbox)
+{
+    return atomic_load_explicit(&mailbox->newest, memory_order_relaxed) == cp_mailbox_closed(mailbox);
+}
+
 /* All messages, oldest first, linked by next; NULL when there are none. Thread: the consumer. */
 static inline struct cp_message *cp_mailbox_take(struct cp_mailbox *mailbox)
 {

@@ -140,43 +140,88 @@ static void drop_and_wake(struct corepool_shard *shard)
         cp_loop_wake(&shard->loop);
 }
 
-static void play(struct corepool_shard *shard)
+/* What was asked comes first. */
+static bool begin_play(struct corepool_shard *shard)
+{
+    if (!cp_token_try(&shard->token))
+        return false;
+    cp_point(PLAY_BEGUN);
+    deliver_asks(shard);
+    return true;
+}
+
+static void end_play(struct corepool_shard *shard)
 {
     unsigned looks = 0;
     do {
-        if (!cp_token_try(&shard->token))
-            return;
-        cp_point(PLAY_BEGUN);
-        deliver_asks(shard);
         pump_anywhere(shard);
         drop_and_wake(shard);
         cp_point(PLAY_ENDED);
         if (cp_mailbox_is_empty(&shard->asks))
             return;
-    } while (++looks < LAST_LOOKS);
-    cp_loop_wake(&shard->loop);
+        if (++looks == LAST_LOOKS) {
+            cp_loop_wake(&shard->loop);
+            return;
+        }
+    } while (begin_play(shard));
+}
+
+static bool may_play(void)
+{
+    return cp_self && !cp_self->shard;
+}
+
+bool cp_shard_begin_play(struct corepool_shard *shard)
+{
+    if (!may_play())
+        return false;
+    atomic_fetch_add(&shard->askers, 1); /* pairs with the load in refuse_asks */
+    if (begin_play(shard)) {
+        if (!cp_mailbox_is_closed(&shard->asks))
+            return true;
+        cp_token_drop(&shard->token);
+    }
+    atomic_fetch_sub(&shard->askers, 1);
+    return false;
+}
+
+void cp_shard_end_play(struct corepool_shard *shard)
+{
+    end_play(shard);
+    atomic_fetch_sub(&shard->askers, 1);
 }
 
 /* Who has posted it sees that it is delivered. */
 static void see_to(struct corepool_shard *shard, enum cp_post post, bool here)
 {
     cp_point(ASK_POSTED);
-    if (here && cp_self && !cp_self->shard)
-        play(shard);
-    else if (post == CP_POST_FIRST) /* else whoever came first sees to it */
-        cp_loop_wake(&shard->loop);
+    if (!here || !may_play()) {
+        if (post == CP_POST_FIRST) /* else whoever came first sees to it */
+            cp_loop_wake(&shard->loop);
+    } else if (begin_play(shard)) {
+        end_play(shard);
+    }
 }
 
-bool cp_shard_ask(struct corepool_shard *shard, struct cp_message *message, bool here)
+static bool post_ask(struct corepool_shard *shard, struct cp_message *message, bool here)
 {
-    if (cp_on_shard(shard))
-        return cp_shard_send(shard, message);
     atomic_fetch_add(&shard->askers, 1); /* before the push: pairs with the load in refuse_asks */
     enum cp_post post = cp_mailbox_post(&shard->asks, message);
     if (post != CP_POST_CLOSED)
         see_to(shard, post, here);
     atomic_fetch_sub(&shard->askers, 1);
     return post != CP_POST_CLOSED;
+}
+
+bool cp_shard_ask(struct corepool_shard *shard, struct cp_message *message, bool here)
+{
+    if (cp_on_shard(shard))
+        return cp_shard_send(shard, message);
+    if (!here || !cp_shard_begin_play(shard))
+        return post_ask(shard, message, here);
+    message->deliver(message);
+    cp_shard_end_play(shard);
+    return true;
 }
 
 /* Afterwards nobody who has asked touches the shard: once it has stopped its memory may be freed. Who is between push and
@@ -284,6 +329,7 @@ void cp_shard_look_after(struct corepool_shard *shard, struct cp_slice *slice)
     bool on_thread = cp_on_shard(shard);
     if (on_thread)
         cp_shard_enter(shard);
+    slice->crowded = false;
     if (cp_list_is_empty(&slice->dirty))
         cp_list_push_back(&shard->dirty, &slice->dirty);
     if (on_thread)

@@ -7,7 +7,8 @@
  * one caller to another does not take a third thread. A caller does what any thread may do (grant, shelve, listen…) and
  * leaves the rest to the thread, which it wakes for that. Messages to whoever plays are `asks`:
  *
- *     who asks:   push the message      then try the token   → play, if it was free
+ *     who asks:   try the token         → play, if it was free; else
+ *                 push the message      then try the token again
  *     who plays:  drop the token        then look at the asks → play on, if there are some
  *
  * Both sides are sequentially consistent, so one of them finds the message. Slices with callbacks that are promised the
@@ -98,6 +99,12 @@ void cp_shard_enter(struct corepool_shard *shard);
 /* Posts to whoever plays the manager, in order per thread. here: the caller is on the shard's CPU, or its slice is
  * portable: it plays itself if nobody does. False: stopped, not consumed. Thread: any. Never blocks. */
 bool cp_shard_ask(struct corepool_shard *shard, struct cp_message *message, bool here);
+
+/* The calling thread plays; it is on the shard's CPU, or what it does is for portable slices. What was asked before is delivered;
+ * then, between the two calls, the caller does its own, as if it had posted it. False: another plays, or the shard has
+ * stopped, or the caller is a shard. Thread: any. Never blocks. */
+bool cp_shard_begin_play(struct corepool_shard *shard);
+void cp_shard_end_play(struct corepool_shard *shard);
 
 /* Wakes who sleeps on the word: now, or when a caller who plays has dropped the token. Thread: who plays. */
 void cp_shard_wake_sleeper(struct corepool_shard *shard, _Atomic uint32_t *word);

@@ -77,6 +77,18 @@ static cp_slot *take_returned(struct cp_slice *slice)
     return first;
 }
 
+static void take_in(struct cp_slice *slice, cp_slot *slot)
+{
+    uint32_t tag = cp_stamp_tag(cp_slot_stamp(slot));
+    if (slot->phase != CP_LIVE) { /* as below, and the worker is gone since */
+    } else if (tag == CP_TAG_RETURNED) {
+        cp_slot_pass(slot, CP_TAG_MANAGER); /* before the callback: it may evict the worker */
+        cp_slice_adopt(slice, slot, cp_call_checkin(slice, slot));
+    } else if (tag == CP_TAG_REMOVED) {
+        adopt_removed(slice, slot, atomic_load(&slot->reason));
+    } /* else one lease was ended on two CPUs at once, and the other ending stands: see shelf.h */
+}
+
 void cp_slice_collect(struct cp_slice *slice)
 {
     cp_slot *slot = take_returned(slice);
@@ -84,14 +96,7 @@ void cp_slice_collect(struct cp_slice *slice)
     while (slot) {
         cp_slot *next = atomic_load_explicit(&slot->returned_next, memory_order_relaxed);
         atomic_exchange(&slot->listed, 0); /* full fence: who finds it set has swapped a stamp that we see below */
-        uint32_t tag = cp_stamp_tag(cp_slot_stamp(slot));
-        if (slot->phase != CP_LIVE) { /* as below, and the worker is gone since */
-        } else if (tag == CP_TAG_RETURNED) {
-            cp_slot_pass(slot, CP_TAG_MANAGER); /* before the callback: it may evict the worker */
-            cp_slice_adopt(slice, slot, cp_call_checkin(slice, slot));
-        } else if (tag == CP_TAG_REMOVED) {
-            adopt_removed(slice, slot, atomic_load(&slot->reason));
-        } /* else one lease was ended on two CPUs at once, and the other ending stands: see shelf.h */
+        take_in(slice, slot);
         slot = next;
     }
 }
@@ -150,13 +155,19 @@ void cp_slice_need_histogram(struct cp_slice *slice, _Atomic(struct cp_histogram
                                                  .text = "no memory to measure"});
 }
 
-static void do_grant(struct cp_slice *slice, cp_slot *slot, struct cp_request *request)
+/* A request may have come after `now` was read. */
+static int64_t time_since(int64_t then, int64_t now)
+{
+    return now > then ? now - then : 0;
+}
+
+static void do_grant(struct cp_slice *slice, cp_slot *slot, struct cp_request *request, int64_t now)
 {
     if (!cp_call_checkout(slice, slot, request))
         return;
     uint64_t before = cp_slot_stamp(slot);
     uint64_t leased = cp_stamp_next_lease(before);
-    int64_t waited = cp_now_ns() - request->posted_at;
+    int64_t waited = time_since(request->posted_at, now);
     cp_slice_need_histogram(slice, &slice->core.waits);
     atomic_store_explicit(&slot->holder, NULL, memory_order_relaxed); /* until its caller has got it */
     atomic_store_explicit(&slot->wrapped, cp_request_wrapped(request), memory_order_relaxed);
@@ -179,6 +190,37 @@ static void do_grant(struct cp_slice *slice, cp_slot *slot, struct cp_request *r
     cp_core_idle(&slice->core, slot);
 }
 
+/* The slot has come back to a crowded slice: the first of those who wait gets it. False: it is for the regular way. */
+static bool hand_on(struct cp_slice *slice, cp_slot *slot)
+{
+    bool usable = cp_stamp_tag(cp_slot_stamp(slot)) == CP_TAG_RETURNED && slot->phase == CP_LIVE &&
+                  !atomic_load_explicit(&slot->item.doomed, memory_order_relaxed);
+    int64_t now = cp_now_ns();
+    struct cp_request *request = usable ? cp_core_next_of_crowd(&slice->core, now) : NULL;
+    if (!request)
+        return false;
+    cp_slot_pass(slot, CP_TAG_MANAGER);
+    do_grant(slice, slot, request, now);
+    if (slice->core.idle) /* it had been given up */
+        cp_slice_touch(slice);
+    return true;
+}
+
+bool cp_slice_take_back(cp_slot *slot)
+{
+    struct cp_slice *slice = slot->slice;
+    struct corepool_shard *shard = slice->shard;
+    /* Who is here after the swap sees what a give that was under way then has made of the stamp: see shelf.h. */
+    if (!cp_slice_is_here(slice) || !cp_shard_begin_play(shard))
+        return false;
+    if (!slice->crowded || !hand_on(slice, slot)) {
+        take_in(slice, slot);
+        cp_slice_touch(slice);
+    }
+    cp_shard_end_play(shard);
+    return true;
+}
+
 static void tell_shed(const struct cp_slice *slice, enum cp_outcome outcome, int64_t waited_ns)
 {
     if (outcome == CP_SHED || outcome == CP_OVERLOADED)
@@ -187,11 +229,11 @@ static void tell_shed(const struct cp_slice *slice, enum cp_outcome outcome, int
                                                  .duration_ms = waited_ns / CP_NS_PER_MS});
 }
 
-static void do_refuse(struct cp_slice *slice, struct cp_request *request, enum cp_outcome outcome)
+static void do_refuse(struct cp_slice *slice, struct cp_request *request, enum cp_outcome outcome, int64_t now)
 {
     void (*notify)(struct cp_request *) = request->notify;
     void *wrapped = cp_request_wrapped(request); /* afterwards it is its caller's again */
-    int64_t waited = cp_now_ns() - request->posted_at;
+    int64_t waited = time_since(request->posted_at, now);
     if (!cp_slice_decide(request, outcome)) {
         cp_core_undecided(&slice->core);
         return;
@@ -272,12 +314,12 @@ static void do_unlisten(struct cp_slice *slice)
 }
 
 /* False: nothing is left to do, or the slice is gone. */
-static bool perform(struct cp_slice *slice, const struct cp_action *action)
+static bool perform(struct cp_slice *slice, const struct cp_action *action, int64_t now)
 {
     switch (action->what) {
     case CP_DO_NOTHING: return false;
-    case CP_DO_GRANT: do_grant(slice, action->slot, action->request); return true;
-    case CP_DO_REFUSE: do_refuse(slice, action->request, action->outcome); return true;
+    case CP_DO_GRANT: do_grant(slice, action->slot, action->request, now); return true;
+    case CP_DO_REFUSE: do_refuse(slice, action->request, action->outcome, now); return true;
     case CP_DO_SHELVE: return do_shelve(slice, action->slot);
     case CP_DO_LISTEN: return do_listen(slice);
     case CP_DO_UNLISTEN: do_unlisten(slice); return true;
@@ -358,6 +400,7 @@ void cp_slice_pump(struct cp_slice *slice)
         return;
     slice->pumping = true;
     slice->taken_in = 0;
+    slice->crowded = false;
     if (slice->close_wanted && !begin_close(slice)) {
         slice->pumping = false;
         return;
@@ -367,7 +410,7 @@ void cp_slice_pump(struct cp_slice *slice)
     if (slice->config.barging_ns)
         end_turns(slice);
     int64_t now = cp_now_ns();
-    for (cp_core_next(&slice->core, now, &action); perform(slice, &action); cp_core_next(&slice->core, now, &action)) {
+    for (cp_core_next(&slice->core, now, &action); perform(slice, &action, now); cp_core_next(&slice->core, now, &action)) {
         opens += action.what == CP_DO_OPEN;
         now = cp_now_ns();
         if (opens >= OPENS_IN_A_ROW)
@@ -403,15 +446,19 @@ static bool pump_some(struct cp_slice *slice)
 {
     struct cp_action action;
     bool left = false;
-    int64_t now;
+    int64_t now = cp_now_ns();
     slice->pumping = true;
     slice->taken_in = 0;
-    do {
-        now = cp_now_ns();
+    cp_core_next_anywhere(&slice->core, now, &action, &left);
+    while (perform(slice, &action, now)) {
+        if (cp_on_shard(slice->shard)) /* else no callback has run, and it took no time */
+            now = cp_now_ns();
         cp_core_next_anywhere(&slice->core, now, &action, &left);
-    } while (perform(slice, &action));
+    }
     slice->pumping = false;
-    return left || action.what != CP_DO_NOTHING || is_to_wake(slice, now);
+    left = left || action.what != CP_DO_NOTHING || is_to_wake(slice, now);
+    slice->crowded = !left && cp_core_is_crowded(&slice->core);
+    return left;
 }
 
 bool cp_slice_pump_anywhere(struct cp_slice *slice)

@@ -93,6 +93,7 @@ struct cp_slice {
     bool pumping;
     bool between_steps;          /* of the pump: a granted request's caller is being told */
     uint8_t taken_in;            /* requests that the pump has taken in meanwhile */
+    bool crowded;                /* cp_core_is_crowded, and nothing has happened since but what that allows */
     bool watched;                /* config.changed is told of every change */
     _Atomic bool turnless;       /* cp_core_holds, in a slice with turns: there are none now */
     _Atomic bool quiet;          /* nothing waited and nothing was out at the last change, while it is watched */
@@ -283,6 +284,10 @@ void cp_slice_return(cp_slot *slot, bool wake);
 /* The same in its thread's turn: the manager leaves it where it is, for that thread to come back, until the turn has ended.
  * Thread: any. */
 void cp_slice_keep(cp_slot *slot);
+
+/* Instead of cp_slice_return with `wake`: the caller plays the manager and takes the slot in. False: it is not here, or another
+ * plays; nothing has been done. Thread: any. */
+bool cp_slice_take_back(cp_slot *slot);
 
 /* Whether the thread may go before those who wait. Thread: self. */
 static inline bool cp_slice_is_turn(const struct cp_slice *slice, const struct cp_thread *self)

@@ -86,7 +86,11 @@ static void deliver_request(struct cp_message *message)
 {
     struct cp_request *request = cp_container(message, struct cp_request, posted);
     struct cp_slice *slice = request->slice; /* answered, it may be its caller's again */
-    if (cp_slice_accept(request))
+    if (!cp_slice_accept(request))
+        return;
+    if (slice->crowded)
+        cp_core_crowd(&slice->core, request->posted_at);
+    else
         cp_slice_touch(slice);
 }
 

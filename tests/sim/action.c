@@ -53,6 +53,7 @@ static void decide_grant(struct cp_slice *slice)
     note(NOTE_UNGRANTED, (int)slice->number, (int)slot->number, (int)ask->number);
     cp_slot_set_stamp(slot, slice->shard->stamp); /* nobody has seen this lease */
     cp_core_idle(&slice->core, slot);
+    slice->crowded = false;
 }
 
 static bool do_grant(struct cp_slice *slice, const struct cp_action *action)
@@ -71,6 +72,22 @@ static bool do_grant(struct cp_slice *slice, const struct cp_action *action)
     if (fault(12)) /* gives up at this very moment */
         schedule(EVENT_DEADLINE, ask->client, ask->client->waits, world.now);
     return later(slice, decide_grant);
+}
+
+bool hand_on(struct cp_slice *slice, cp_slot *slot)
+{
+    struct shard *shard = slice->shard;
+    bool rests = slice->crowded && !shard->then && !shard->pumping && !shard->inbox;
+    bool usable = cp_stamp_tag(cp_slot_stamp(slot)) == CP_TAG_RETURNED && !atomic_load(&slot->item.doomed);
+    struct cp_request *request = rests && usable ? cp_core_next_of_crowd(&slice->core, world.now) : NULL;
+    if (!request)
+        return false;
+    note(NOTE_HAND_ON, (int)slice->number, (int)slot->number, (int)ask_of(request)->number);
+    cp_slot_pass(slot, CP_TAG_MANAGER);
+    shard->action = (struct cp_action){.what = CP_DO_GRANT, .slot = slot, .request = request};
+    slice->dirty = true;
+    manager_wake(shard);
+    return do_grant(slice, &shard->action);
 }
 
 static void decide_refuse(struct cp_slice *slice)

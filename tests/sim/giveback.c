@@ -99,6 +99,14 @@ static void end_again(struct client *client)
     is_back(client);
 }
 
+/* It plays the manager, where it may, and nobody does. */
+static bool plays(const struct client *client)
+{
+    const struct cp_slice *slice = client->slot->slice;
+    bool here = slice->shelf.flags & CP_SHELF_PORTABLE || client->cpu == slice->shard->number;
+    return client->wake && here && draw(2);
+}
+
 static void claim(struct client *client)
 {
     cp_slot *slot = client->slot;
@@ -110,6 +118,11 @@ static void claim(struct client *client)
     if (client->reason != REASON_NONE)
         known_of(slot)->reason = client->reason;
     atomic_store(&slot->reason, client->reason);
+    if (plays(client) && hand_on(slot->slice, slot)) {
+        move(slot, CLAIMED, HELD);
+        is_back(client);
+        return;
+    }
     next(client, push);
 }
 

@@ -296,6 +296,14 @@ static int64_t hunger_limit(void)
     return CP_STEAL_BOUND_NS + 2 * mail + 100 * step;
 }
 
+void check_crowd(struct cp_slice *slice)
+{
+    struct cp_action action;
+    cp_core_next(&slice->core, slice->rested_at, &action);
+    if (action.what != CP_DO_NOTHING)
+        broke("crowd", "slice %u was said to be crowded, and its core wants %d", slice->number, (int)action.what);
+}
+
 void check_hunger(struct cp_slice *slice)
 {
     const struct pool *pool = slice->pool;

@@ -117,11 +117,21 @@ static void regain_cpu(struct cp_slice *slice)
 
 /* --- messages --- */
 
+/* It is looked after none the less, so that the next rest counts all that there is. */
+static void join_crowd(struct cp_slice *slice, struct ask *ask)
+{
+    note(NOTE_CROWD, (int)slice->number, (int)ask->number, 0);
+    cp_core_crowd(&slice->core, world.now);
+    check_crowd(slice);
+}
+
 static void deliver_request(struct cp_slice *slice, struct ask *ask)
 {
     if (slice->epoch == ask->request.epoch) {
         arrives(slice, ask);
         cp_core_request(&slice->core, &ask->request);
+        if (slice->crowded)
+            join_crowd(slice, ask);
         return;
     }
     note(NOTE_STRAY, (int)slice->number, (int)ask->number, 0);
@@ -168,6 +178,7 @@ static void deliver(struct message *message)
     bool current = slot && message->serial == known_of(slot)->opens;
     note(NOTE_DELIVER, (int)slice->shard->number, (int)message->kind, (int)slice->number);
     slice->dirty = slice->epoch != 0;
+    slice->crowded = slice->crowded && message->kind == MAIL_REQUEST;
     switch (message->kind) {
     case MAIL_REQUEST: deliver_request(slice, message->ask); break;
     case MAIL_GIVEN_UP: deliver_given_up(slice, message->ask); break;
@@ -254,6 +265,8 @@ static void rest(struct cp_slice *slice)
          (int)atomic_load(&slice->core.opening));
     check_rest(slice);
     check_hunger(slice);
+    slice->crowded = cp_core_is_crowded(&slice->core);
+    slice->rested_at = world.now;
     tell_held(slice);
     if (wake_at != CP_NEVER)
         set_timer(slice, wake_at);
@@ -269,6 +282,9 @@ static void pump(struct shard *shard)
             shard->pumping = NULL;
         return;
     }
+    if (slice->crowded)
+        check_crowd(slice);
+    slice->crowded = false;
     cp_core_next(&slice->core, world.now, action);
     if (perform(slice, action))
         return;

@@ -42,6 +42,8 @@
     X(DIE_HOLDING, "client %d dies with slot %d of slice %d")                                                  \
     X(GIVE, "client %d gives slot %d back: outcome %d")                                                        \
     X(STALE, "client %d ends its lease of slot %d once more")                                                  \
+    X(CROWD, "slice %d is crowded: request %d only waits")                                                    \
+    X(HAND_ON, "slice %d is crowded: slot %d goes to request %d at once")                                     \
     X(CLAIM, "client %d claims slot %d of slice %d")                                                           \
     X(PUSH, "client %d pushes slot %d on slice %d's returned list")                                            \
     X(QUIET, "client %d leaves slice %d's manager asleep")                                                     \
@@ -210,6 +212,8 @@ struct cp_slice {
     bool lost_cpu, close_wanted, sift_wanted;
     enum reason close_reason;
     bool dirty;             /* to be looked after */
+    bool crowded;           /* cp_core_is_crowded when it came to rest, and nothing has happened since but what that allows */
+    int64_t rested_at;
     int64_t timer;          /* when its wake-up is due */
     int64_t last_operation; /* on its way; they stay in order */
     bool paused, draining;
@@ -444,6 +448,9 @@ struct message *send_mail(enum mail kind, struct cp_slice *slice, struct ask *as
 
 /* What the core decided is carried out. False: the pump has nothing left to do now. */
 bool perform(struct cp_slice *slice, const struct cp_action *action);
+
+/* A client plays the manager: the slot that it has claimed goes to the first who waits, if the slice is crowded. */
+bool hand_on(struct cp_slice *slice, cp_slot *slot);
 /* The manager has become the owner of a slot. */
 void adopt(struct cp_slice *slice, cp_slot *slot);
 void collect(struct cp_slice *slice);
@@ -545,6 +552,9 @@ void check_usable(const cp_slot *slot);
 void check_sums(const struct cp_slice *slice);
 /* The core says that there is nothing to do. */
 void check_rest(const struct cp_slice *slice);
+
+/* After a step that cp_core_is_crowded allows: the core has nothing to do but what time brings. */
+void check_crowd(struct cp_slice *slice);
 void check_finish(const struct cp_slice *slice);
 /* L3 over the pool: notes since when the slice starves, and breaks when that was for too long beside an idle worker. */
 void check_hunger(struct cp_slice *slice);
