@@ -310,6 +310,7 @@ Test(core_steal, own_requests_go_before_a_want_unless_many_more_wait_there)
     cr_expect_eq(slices[1].core.given, 0);
     request(&slices[0], 9); /* ten for two workers there, one for one here */
     pump(&slices[0]);
+    now += CP_STEAL_WEIGH_NS;
     cp_core_idle(&slices[1].core, &slices[1].slots[1]);
     pump(&slices[1]);
     cr_expect_eq(slices[1].granted, 3);
@@ -317,6 +318,29 @@ Test(core_steal, own_requests_go_before_a_want_unless_many_more_wait_there)
     run_until(now + MS);
     cr_expect_eq(slices[0].granted, 3);
     finish(4);
+}
+
+Test(core_steal, beside_own_requests_who_asks_is_looked_at_once_in_a_while)
+{
+    starve(2, 3);
+    request(&slices[1], 4);
+    pump(&slices[1]); /* the look */
+    request(&slices[0], 14);
+    pump(&slices[0]);
+    for (unsigned i = 0; i < 2; i++) {
+        now += CP_STEAL_WEIGH_NS / 3;
+        cp_core_idle(&slices[1].core, &slices[1].slots[i]);
+        pump(&slices[1]);
+    }
+    cr_expect_eq(slices[1].granted, 5, "%u", slices[1].granted);
+    cr_expect_eq(slices[1].core.given, 0);
+    now += CP_STEAL_WEIGH_NS / 3 + 1;
+    cp_core_idle(&slices[1].core, &slices[1].slots[2]);
+    pump(&slices[1]);
+    cr_expect_eq(slices[1].granted, 5, "%u", slices[1].granted);
+    cr_expect_eq(slices[1].core.given, 1);
+    run_until(now + MS);
+    finish(6);
 }
 
 Test(core_steal, a_slice_that_closes_or_holds_answers_all_and_calls_back_its_own)

@@ -331,7 +331,7 @@ void cp_steal_asked(struct cp_core *core, struct cp_want *want, uint32_t shelved
 {
     struct cp_steal *steal = &core->steal;
     uint32_t half = (shelved + core->idle + 1) / 2;
-    want->asked_at = now_ns;
+    want->asked_at = want->weigh_at = now_ns;
     want->share = half ? half : 1;
     if (cp_list_is_empty(&steal->asked))
         steal->cold_look_at = now_ns;
@@ -556,13 +556,26 @@ static bool give_pressed(struct cp_core *core, struct cp_want *want, int64_t now
     return retires && retire(core, action);
 }
 
+/* Requests wait here: whether it is time for a look at the asker. */
+static bool is_to_weigh(struct cp_want *want, int64_t now_ns)
+{
+    bool due = now_ns >= want->weigh_at;
+    if (due)
+        want->weigh_at = now_ns + CP_STEAL_WEIGH_NS;
+    return due;
+}
+
 bool cp_steal_next_give(struct cp_core *core, int64_t now_ns, struct cp_action *action)
 {
     if (!may_give(core))
         return false;
     struct cp_want *want = cp_want_first(&core->steal.asked);
     bool waits = GET(core->waiting) > 0;
-    if (is_full(want) || (waits && cp_want_units(want)) || !is_needed(want))
+    if (is_full(want) || (waits && cp_want_units(want)))
+        return answer(want, action);
+    if (waits && !is_to_weigh(want, now_ns))
+        return false;
+    if (!is_needed(want))
         return answer(want, action);
     if (waits)
         return outweighs(want->asker, core) && give_pressed(core, want, now_ns, action);
@@ -610,7 +623,8 @@ bool cp_steal_wants_thread(const struct cp_core *core, int64_t now_ns)
     if (!may_give(core))
         return false;
     const struct cp_want *want = cp_want_first(&steal->asked);
-    return core->idle || GET(core->vacant) || cp_want_units(want) || !is_needed(want);
+    bool weighed = GET(core->waiting) > 0 && now_ns < want->weigh_at;
+    return core->idle || GET(core->vacant) || cp_want_units(want) || (!weighed && !is_needed(want));
 }
 
 bool cp_steal_next_first(struct cp_core *core, struct cp_action *action)

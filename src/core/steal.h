@@ -39,6 +39,9 @@
 struct cp_core;
 struct cp_action;
 
+/* Who has requests of his own looks so often at how much who asks presses, and whether he still needs anything: the counts that
+ * he looks at are written there with every request, and a look takes their lines from that CPU. */
+#define CP_STEAL_WEIGH_NS (CP_NS_PER_MS / 10)
 /* So many workers or places in one answer: a message is worth it, and a giver is not emptied at one blow. */
 #define CP_STEAL_BATCH 8
 /* Between two asks of one neighbour, and two rounds: some message round trips. */
@@ -72,6 +75,7 @@ struct cp_want {
     uint32_t wanted;       /* at most so many, at most CP_STEAL_BATCH; > 0 */
     bool takes_places;     /* not only workers */
     int64_t asked_at;      /* when it arrived at the neighbour */
+    int64_t weigh_at;      /* where requests wait, not to be looked at before */
     uint32_t share;        /* what the neighbour will give of its workers in one answer */
     uint32_t workers, places; /* given; 0 while at home */
     uint32_t warmth;       /* of the places, so many were to be filled by cp_core_warm */
