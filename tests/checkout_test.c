@@ -68,6 +68,46 @@ Test(checkout, a_miss_waits_as_long_as_it_takes_and_is_granted)
     laws_end();
 }
 
+static unsigned checkouts, checkins;
+
+static int count_checkout(void *pool_state, void *resource, void *command, void **client)
+{
+    (void)pool_state, (void)resource, (void)command, (void)client;
+    checkouts++;
+    return COREPOOL_OK;
+}
+
+static int count_checkin(void *pool_state, void *resource, void *client)
+{
+    (void)pool_state, (void)resource, (void)client;
+    checkins++;
+    return COREPOOL_OK;
+}
+
+Test(checkout, a_callback_on_one_side_runs_each_time_and_keeps_no_worker_from_the_shelf)
+{
+    struct laws_count out_count = {0}, in_count = {0};
+    corepool_class_t out_class = laws_plain_class, in_class = laws_plain_class;
+    out_class.checkout = count_checkout;
+    in_class.checkin = count_checkin;
+    corepool_pool_t out = start_one(&out_class, &out_count, 2), in = laws_open(&in_class, &in_count, 2, 0);
+    laws_await_idle(in, 2);
+    checkouts = checkins = 0;
+    for (unsigned i = 0; i < 100; i++) {
+        corepool_lease_t first = laws_take(out), second = laws_take(out), third = laws_take(in), fourth = laws_take(in);
+        check_in(&first); /* onto the top, and on top of that */
+        check_in(&second);
+        check_in(&third);
+        check_in(&fourth);
+    }
+    cr_expect_eq(checkouts, 200);
+    cr_expect_eq(checkins, 200);
+    cr_expect_eq(laws_stats(out).shelf_hits, 200);
+    cr_expect_eq(laws_stats(in).shelf_hits, 200);
+    cr_expect_eq(laws_stats(out).grants + laws_stats(in).grants, 0);
+    laws_end();
+}
+
 #define QUEUE 12
 
 Test(checkout, who_waits_is_served_in_the_order_of_arrival)

@@ -26,7 +26,7 @@ extern "C" {
 
 /* The version that this header describes, unless the program has chosen 0: no layout, never inline. */
 #ifndef COREPOOL_LAYOUT_VERSION
-#define COREPOOL_LAYOUT_VERSION 1
+#define COREPOOL_LAYOUT_VERSION 2
 #endif
 
 #define COREPOOL_LAYOUT_TLS __attribute__((tls_model("initial-exec"))) /* as the library itself; one load to find */
@@ -42,8 +42,8 @@ struct COREPOOL_LAYOUT_READ corepool_layout_thread {
 struct COREPOOL_LAYOUT_READ corepool_layout_shelf {
     uint32_t head, tail;              /* of the ring: [tail, head) are idle; free running */
     struct corepool_layout_slot *top; /* the newest of all, or NULL; one store of 16 bytes with head and tail */
-    uint32_t flags;
     uint32_t cpu;
+    uint32_t flags;                   /* not 0: something stops the usual case; one comparison of 8 bytes with the CPU */
     struct corepool_layout_slot **ring;
     uint32_t mask;
 };
@@ -60,24 +60,27 @@ struct COREPOOL_LAYOUT_READ corepool_layout_slot {
 
 /* What a pool handle points to. */
 struct COREPOOL_LAYOUT_READ corepool_layout_pool {
-    uint64_t handle; /* as in handles while it is open: generation, COREPOOL_SHARD_LOCAL */
-    uint32_t cpus;   /* length of by_cpu; 0: nothing to be had by sequences */
-    struct corepool_layout_shelf **by_cpu;
+    uint64_t other[32]; /* nothing of the usual case */
+    uint64_t handle;    /* as in handles while it is open: generation, COREPOOL_SHARD_LOCAL */
+    uint32_t cpus;      /* length of by_cpu; 0: nothing to be had by sequences */
+    uint32_t unused;
+    struct corepool_layout_shelf *by_cpu[1]; /* of so many as `cpus` says */
 };
 
 #define COREPOOL_LAYOUT_TAG_MASK UINT64_C(0xFFFFFF)
-/* Flags of a shelf that stop the usual case: closed 0x2, portable 0x4, and what each side has to look at: 0x10, 0x20.
- * Someone who waits, 0x1, stops a checkin. */
-#define COREPOOL_LAYOUT_STOP_TAKE 0x16
-#define COREPOOL_LAYOUT_STOP_GIVE 0x27
 
 /* The calling thread's, NULL before its first call; `client` also on shards, which do not block. */
 extern COREPOOL_PUBLIC COREPOOL_LAYOUT_TLS __thread struct corepool_layout_thread *corepool_layout_self_0;
 extern COREPOOL_PUBLIC COREPOOL_LAYOUT_TLS __thread struct corepool_layout_thread *corepool_layout_client_0;
 extern COREPOOL_PUBLIC COREPOOL_LAYOUT_TLS __thread struct corepool_layout_thread *corepool_layout_self_1;
 extern COREPOOL_PUBLIC COREPOOL_LAYOUT_TLS __thread struct corepool_layout_thread *corepool_layout_client_1;
+extern COREPOOL_PUBLIC COREPOOL_LAYOUT_TLS __thread struct corepool_layout_thread *corepool_layout_self_2;
+extern COREPOOL_PUBLIC COREPOOL_LAYOUT_TLS __thread struct corepool_layout_thread *corepool_layout_client_2;
 
-#if COREPOOL_LAYOUT_VERSION == 1
+#if COREPOOL_LAYOUT_VERSION == 2
+#define COREPOOL_LAYOUT_SELF corepool_layout_self_2
+#define COREPOOL_LAYOUT_CLIENT corepool_layout_client_2
+#elif COREPOOL_LAYOUT_VERSION == 1
 #define COREPOOL_LAYOUT_SELF corepool_layout_self_1
 #define COREPOOL_LAYOUT_CLIENT corepool_layout_client_1
 #else
@@ -112,9 +115,10 @@ enum corepool_layout_outcome {
 #define COREPOOL_LAYOUT_AT(type, field) [field] "i"(__builtin_offsetof(struct corepool_layout_##type, field))
 #define COREPOOL_LAYOUT_OFFSETS                                                                           \
     COREPOOL_LAYOUT_AT(pool, cpus), COREPOOL_LAYOUT_AT(pool, by_cpu), COREPOOL_LAYOUT_AT(shelf, head),    \
-        COREPOOL_LAYOUT_AT(shelf, tail), COREPOOL_LAYOUT_AT(shelf, top), COREPOOL_LAYOUT_AT(shelf, flags), \
-        COREPOOL_LAYOUT_AT(shelf, cpu), COREPOOL_LAYOUT_AT(shelf, mask), COREPOOL_LAYOUT_AT(slot, doomed), \
-        [items] "i"(__builtin_offsetof(struct corepool_layout_shelf, ring))
+        COREPOOL_LAYOUT_AT(shelf, tail), COREPOOL_LAYOUT_AT(shelf, top), COREPOOL_LAYOUT_AT(shelf, cpu),  \
+        COREPOOL_LAYOUT_AT(shelf, mask), COREPOOL_LAYOUT_AT(slot, doomed),                                \
+        [items] "i"(__builtin_offsetof(struct corepool_layout_shelf, ring)),                              \
+        [open] "i"(__builtin_offsetof(struct corepool_layout_pool, handle))
 
 /* Descriptor 3 of the sequence from 1 to 2 with abort label 4, in the code's own section group; then arm it. */
 #define COREPOOL_LAYOUT_ARM                              \
@@ -140,19 +144,19 @@ enum corepool_layout_outcome {
 
 /* --- take: from the top, or deep: from the ring when there is nothing on top --- */
 
-/* The open pool's shelf of this CPU, where nothing stops a take. */
+/* The open pool's shelf of this CPU, where nothing stops the usual case. It leaves 0 in `at`: a comparison of memory with
+ * a register is one operation with the branch behind it. */
 #define COREPOOL_LAYOUT_FIND                             \
-    "cmpq %[handle], (%[pool])\n\t"                      \
+    "cmpq %[handle], %c[open](%[pool])\n\t"              \
     "jne %l[unusual]\n\t" COREPOOL_LAYOUT_STEP(1)        \
     "movl 4(%[rseq]), %k[at]\n\t"                        \
     "cmpl %c[cpus](%[pool]), %k[at]\n\t"                 \
     "jae %l[unusual]\n\t"                                \
-    "movq %c[by_cpu](%[pool]), %[shelf]\n\t"             \
-    "movq (%[shelf],%[at],8), %[shelf]\n\t"              \
-    "testl %[stop], %c[flags](%[shelf])\n\t"             \
-    "jnz %l[unusual]\n\t" COREPOOL_LAYOUT_STEP(2)        \
-    "cmpl %c[cpu](%[shelf]), %k[at]\n\t"                 \
-    "jne %l[unusual]\n\t"
+    "movq %c[by_cpu](%[pool],%[at],8), %[shelf]\n\t"     \
+    COREPOOL_LAYOUT_STEP(2)                              \
+    "cmpq %c[cpu](%[shelf]), %[at]\n\t"                  \
+    "jne %l[unusual]\n\t"                                \
+    "xorl %k[at], %k[at]\n\t"
 
 static inline __attribute__((always_inline)) enum corepool_layout_outcome
 corepool_layout_take_deep(const struct corepool_layout_pool *pool, uint64_t handle, char *rseq,
@@ -162,7 +166,7 @@ corepool_layout_take_deep(const struct corepool_layout_pool *pool, uint64_t hand
     struct corepool_layout_shelf *shelf;
     uint64_t at;
     __asm__ volatile goto(COREPOOL_LAYOUT_ARM COREPOOL_LAYOUT_FIND
-                          "cmpq $0, %c[top](%[shelf])\n\t"
+                          "cmpq %[at], %c[top](%[shelf])\n\t"
                           "jne %l[unusual]\n\t"
                           "movl %c[head](%[shelf]), %k[at]\n\t"
                           "cmpl %c[tail](%[shelf]), %k[at]\n\t"
@@ -177,8 +181,7 @@ corepool_layout_take_deep(const struct corepool_layout_pool *pool, uint64_t hand
                           "movl %k[at], %c[head](%[shelf])\n\t"
                           COREPOOL_LAYOUT_END("jmp %l[restarted]\n\t")
                           : [slot] "=&r"(slot), [shelf] "=&r"(shelf), [at] "=&r"(at), [rseq] "+&r"(rseq)
-                          : [pool] "r"(pool), [handle] "r"(handle), [stop] "i"(COREPOOL_LAYOUT_STOP_TAKE),
-                            COREPOOL_LAYOUT_OFFSETS
+                          : [pool] "r"(pool), [handle] "r"(handle), COREPOOL_LAYOUT_OFFSETS
                           : "memory", "cc" COREPOOL_LAYOUT_STEP_CLOBBER
                           : unusual, restarted);
     *found = slot;
@@ -201,13 +204,12 @@ corepool_layout_take(const struct corepool_layout_pool *pool, uint64_t handle, c
                           "movq %c[top](%[shelf]), %[slot]\n\t"
                           "testq %[slot], %[slot]\n\t"
                           "jz %l[in_ring]\n\t" COREPOOL_LAYOUT_STEP(3)
-                          "cmpl $0, %c[doomed](%[slot])\n\t"
+                          "cmpl %k[at], %c[doomed](%[slot])\n\t"
                           "jne %l[unusual]\n\t" COREPOOL_LAYOUT_STEP(4)
-                          "movq $0, %c[top](%[shelf])\n\t"
+                          "movq %[at], %c[top](%[shelf])\n\t"
                           COREPOOL_LAYOUT_END("jmp %l[restarted]\n\t")
                           : [slot] "=&r"(slot), [shelf] "=&r"(shelf), [at] "=&r"(at)
-                          : [rseq] "r"(rseq), [pool] "r"(pool), [handle] "r"(handle),
-                            [stop] "i"(COREPOOL_LAYOUT_STOP_TAKE), COREPOOL_LAYOUT_OFFSETS
+                          : [rseq] "r"(rseq), [pool] "r"(pool), [handle] "r"(handle), COREPOOL_LAYOUT_OFFSETS
                           : "memory", "cc" COREPOOL_LAYOUT_STEP_CLOBBER
                           : unusual, in_ring, restarted);
     *found = slot;
@@ -220,23 +222,42 @@ restarted:
     return COREPOOL_LAYOUT_RESTARTED;
 }
 
+/* Whether the thread took it: as the atomic load and comparison that it stands for, which compilers do not make one. */
+static inline __attribute__((always_inline)) int corepool_layout_is_held_by(const struct corepool_layout_slot *slot,
+                                                                            const struct corepool_layout_thread *self)
+{
+    __asm__ volatile goto("cmpq %[self], %[holder]\n\t"
+                          "jne %l[other]\n\t"
+                          :
+                          : [holder] "m"(slot->holder), [self] "r"(self)
+                          : "cc"
+                          : other);
+    return 1;
+other:
+    return 0;
+}
+
 /* --- give: on top, or deep: what was there goes into the ring --- */
 
-/* Nothing stops a give on this shelf, and the lease is one. Then `at` is the slot, as it never is before: so a restart
- * that may have left a mark can be told from one that has not. */
+/* The shelf is this CPU's, nothing stops the usual case there, and the lease is one. It leaves 0 in `at`, as above. */
 #define COREPOOL_LAYOUT_ADMIT                            \
-    "testl %[stop], %c[flags](%[shelf])\n\t"             \
-    "jnz %l[unusual]\n\t" COREPOOL_LAYOUT_STEP(1)        \
     "movl 4(%[rseq]), %k[at]\n\t"                        \
-    "cmpl %c[cpu](%[shelf]), %k[at]\n\t"                 \
+    COREPOOL_LAYOUT_STEP(1)                              \
+    "cmpq %c[cpu](%[shelf]), %[at]\n\t"                  \
     "jne %l[unusual]\n\t" COREPOOL_LAYOUT_STEP(2)        \
+    "xorl %k[at], %k[at]\n\t"                            \
     "cmpq %[leased], (%[slot])\n\t"                      \
     "jne %l[unusual]\n\t" COREPOOL_LAYOUT_STEP(3)        \
-    "cmpl $0, %c[doomed](%[slot])\n\t"                   \
-    "jne %l[unusual]\n\t"                                \
-    "movq %[slot], %[at]\n\t"
+    "cmpl %k[at], %c[doomed](%[slot])\n\t"               \
+    "jne %l[unusual]\n\t"
 
-#define COREPOOL_LAYOUT_ADMITTED_END                     \
+/* From here on `at` is the slot, as it never is before: so a restart that may have left a mark can be told from one that
+ * has not. */
+#define COREPOOL_LAYOUT_MARK                             \
+    "movq %[slot], %[at]\n\t" COREPOOL_LAYOUT_STEP(4)    \
+    "movq %[shelved], (%[slot])\n\t" COREPOOL_LAYOUT_STEP(5)
+
+#define COREPOOL_LAYOUT_MARKED_END                       \
     COREPOOL_LAYOUT_END("cmpq %[slot], %[at]\n\t"        \
                         "jne %l[restarted]\n\t"          \
                         "jmp %l[marked]\n\t")
@@ -247,7 +268,7 @@ corepool_layout_give_deep(struct corepool_layout_shelf *shelf, struct corepool_l
 {
     uint64_t at, before, ring;
     __asm__ volatile goto(COREPOOL_LAYOUT_ARM COREPOOL_LAYOUT_ADMIT
-                          "cmpq $0, %c[top](%[shelf])\n\t"
+                          "cmpq %[at], %c[top](%[shelf])\n\t"
                           "je %l[unusual]\n\t"
                           "movl %c[head](%[shelf]), %k[before]\n\t"
                           "movl %c[mask](%[shelf]), %k[rseq]\n\t" /* done with the area: its register is free */
@@ -262,13 +283,12 @@ corepool_layout_give_deep(struct corepool_layout_shelf *shelf, struct corepool_l
                           "orq %[rseq], %[before]\n\t"
                           "movq %[before], %%xmm0\n\t"
                           "movq %[slot], %%xmm1\n\t"
-                          "punpcklqdq %%xmm1, %%xmm0\n\t" COREPOOL_LAYOUT_STEP(4)
-                          "movq %[shelved], (%[slot])\n\t" COREPOOL_LAYOUT_STEP(5)
+                          "punpcklqdq %%xmm1, %%xmm0\n\t" COREPOOL_LAYOUT_MARK
                           "movaps %%xmm0, %c[head](%[shelf])\n\t"
-                          COREPOOL_LAYOUT_ADMITTED_END
+                          COREPOOL_LAYOUT_MARKED_END
                           : [at] "=&r"(at), [before] "=&r"(before), [ring] "=&r"(ring), [rseq] "+&r"(rseq)
                           : [shelf] "r"(shelf), [slot] "r"(slot), [leased] "r"(leased), [shelved] "r"(shelved),
-                            [stop] "i"(COREPOOL_LAYOUT_STOP_GIVE), COREPOOL_LAYOUT_OFFSETS
+                            COREPOOL_LAYOUT_OFFSETS
                           : "memory", "cc", "xmm0", "xmm1" COREPOOL_LAYOUT_STEP_CLOBBER
                           : unusual, restarted, marked);
     return COREPOOL_LAYOUT_DONE;
@@ -287,14 +307,13 @@ corepool_layout_give(struct corepool_layout_shelf *shelf, struct corepool_layout
 {
     uint64_t at;
     __asm__ volatile goto(COREPOOL_LAYOUT_ARM COREPOOL_LAYOUT_ADMIT
-                          "cmpq $0, %c[top](%[shelf])\n\t"
-                          "jne %l[occupied]\n\t" COREPOOL_LAYOUT_STEP(4)
-                          "movq %[shelved], (%[slot])\n\t" COREPOOL_LAYOUT_STEP(5)
+                          "cmpq %[at], %c[top](%[shelf])\n\t"
+                          "jne %l[occupied]\n\t" COREPOOL_LAYOUT_MARK
                           "movq %[slot], %c[top](%[shelf])\n\t"
-                          COREPOOL_LAYOUT_ADMITTED_END
+                          COREPOOL_LAYOUT_MARKED_END
                           : [at] "=&r"(at)
                           : [rseq] "r"(rseq), [shelf] "r"(shelf), [slot] "r"(slot), [leased] "r"(leased),
-                            [shelved] "r"(shelved), [stop] "i"(COREPOOL_LAYOUT_STOP_GIVE), COREPOOL_LAYOUT_OFFSETS
+                            [shelved] "r"(shelved), COREPOOL_LAYOUT_OFFSETS
                           : "memory", "cc" COREPOOL_LAYOUT_STEP_CLOBBER
                           : unusual, occupied, restarted, marked);
     return COREPOOL_LAYOUT_DONE;
@@ -324,6 +343,12 @@ static inline enum corepool_layout_outcome corepool_layout_give(struct corepool_
 {
     (void)shelf, (void)slot, (void)leased, (void)shelved, (void)rseq;
     return COREPOOL_LAYOUT_UNUSUAL;
+}
+
+static inline int corepool_layout_is_held_by(const struct corepool_layout_slot *slot,
+                                             const struct corepool_layout_thread *self)
+{
+    return __atomic_load_n(&slot->holder, __ATOMIC_RELAXED) == self;
 }
 
 static inline enum corepool_layout_outcome corepool_layout_take_deep(const struct corepool_layout_pool *pool,
@@ -372,7 +397,7 @@ corepool_layout_checkin(struct corepool_layout_thread *self, corepool_lease_t *l
 {
     struct corepool_layout_slot *slot = (struct corepool_layout_slot *)(void *)lease->worker;
     uint64_t leased = lease->generation;
-    if (__builtin_expect(!slot || !self || __atomic_load_n(&slot->holder, __ATOMIC_RELAXED) != self, 0))
+    if (__builtin_expect(!slot, 0) || __builtin_expect(!self, 0) || !corepool_layout_is_held_by(slot, self))
         return COREPOOL_LAYOUT_UNUSUAL;
     enum corepool_layout_outcome outcome =
         deep ? corepool_layout_give_deep(slot->shelf, slot, leased, leased | self->tag, self->rseq)

@@ -167,6 +167,19 @@ __attribute__((noinline)) static int checkin_portably(corepool_lease_t *lease, s
     return wake ? wake_and_succeed(&shelf->lock) : COREPOOL_OK;
 }
 
+/* The usual case on an rseq shelf where only a checkout has something to look at. */
+__attribute__((noinline)) static int checkin_plainly(corepool_lease_t *lease, struct cp_thread *self)
+{
+    enum cp_shelf_outcome outcome = put_on_shelf(lease, self, CP_SHELF_STOP_GIVE | CP_SHELF_LOOK_GIVE);
+    if (cp_unlikely(outcome == CP_SHELF_LOOK))
+        return checkin_slowly(lease);
+    if (cp_unlikely(outcome != CP_SHELF_DONE))
+        return end_after(lease, self, outcome);
+    self->ended++;
+    *lease = (corepool_lease_t){0};
+    return COREPOOL_OK;
+}
+
 /* The shelf did not take it at once, and nothing has happened yet. */
 __attribute__((noinline)) static int checkin_unusually(corepool_lease_t *lease)
 {
@@ -181,7 +194,7 @@ __attribute__((noinline)) static int checkin_unusually(corepool_lease_t *lease)
         return checkin_portably(lease, self);
     if ((flags & (CP_SHELF_STOP_GIVE | CP_SHELF_LOOK_GIVE)) == CP_SHELF_WAITING)
         return end_by_message(lease, self, COREPOOL_REASON_NONE, ending_after(CP_SHELF_SOMEONE_WAITS, slice, self));
-    return checkin_slowly(lease);
+    return flags == CP_SHELF_LOOK_TAKE ? checkin_plainly(lease, self) : checkin_slowly(lease);
 }
 
 /* The stamp was the lease's before the step that left a mark, so a stamp found changed is that step's doing. Its class has

@@ -163,7 +163,7 @@ int cp_checkout_admit(const struct cp_checkout *checkout)
         return draining();
     /* A manager without a shelf has requests in its queue for which workers are idle. */
     if (!most || atomic_load_explicit(&slice->core.waiting, memory_order_relaxed) < most ||
-        atomic_load_explicit(&slice->shelf.flags, memory_order_relaxed) & CP_SHELF_MANAGED)
+        cp_shelf_is(&slice->shelf, CP_TRAIT_MANAGED))
         return COREPOOL_OK;
     atomic_fetch_add_explicit(&slice->refused, 1, memory_order_relaxed);
     return overloaded(checkout);
@@ -442,14 +442,32 @@ __attribute__((noinline)) static int checkout_after(corepool_pool_t pool, const 
     return checkout_slowly(pool, options, lease);
 }
 
-/* The usual case on a portable shelf whose lock is free; without calls but at its end. */
-static int checkout_portable(corepool_pool_t pool, const corepool_checkout_options_t *options, corepool_lease_t *lease,
-                             struct cp_slice *slice)
+/* One that nobody else has. */
+static int checkout_taken(corepool_pool_t pool, const corepool_checkout_options_t *options, corepool_lease_t *lease,
+                          struct cp_item *item)
+{
+    if (cp_unlikely(!cp_pool_is_open(pool) || atomic_load_explicit(&item->doomed, memory_order_relaxed)))
+        return checkout_after(pool, options, lease, cp_slot_of(item));
+    cp_checkout_lease(cp_slot_of(item), cp_client, lease);
+    return COREPOOL_OK;
+}
+
+/* The usual case on an rseq shelf where only a checkin has something to look at. */
+static int checkout_plainly(corepool_pool_t pool, const corepool_checkout_options_t *options, corepool_lease_t *lease,
+                            struct cp_shelf *shelf)
 {
     struct cp_item *item;
-    struct cp_shelf *shelf = &slice->shelf;
-    uint32_t flags = atomic_load_explicit(&shelf->flags, memory_order_relaxed);
-    if (cp_unlikely(!(flags & CP_SHELF_PORTABLE) || flags & CP_SHELF_LOOK_TAKE) || cp_unlikely(!cp_lock_try(&shelf->lock)))
+    if (cp_rseq_take_newest(shelf, &item, CP_SHELF_STOP_TAKE | CP_SHELF_LOOK_TAKE) != CP_SHELF_DONE)
+        return checkout_slowly(pool, options, lease);
+    return checkout_taken(pool, options, lease, item);
+}
+
+/* The usual case on a portable shelf whose lock is free; without calls but at its end. */
+static int checkout_portable(corepool_pool_t pool, const corepool_checkout_options_t *options, corepool_lease_t *lease,
+                             struct cp_shelf *shelf)
+{
+    struct cp_item *item;
+    if (cp_unlikely(!cp_lock_try(&shelf->lock)))
         return checkout_slowly(pool, options, lease);
     enum cp_shelf_outcome outcome = cp_shelf_take_locked(shelf, CP_NEWEST, &item);
     bool wake = cp_lock_drop(&shelf->lock);
@@ -457,10 +475,20 @@ static int checkout_portable(corepool_pool_t pool, const corepool_checkout_optio
         cp_lock_wake(&shelf->lock);
     if (cp_unlikely(outcome != CP_SHELF_DONE))
         return checkout_slowly(pool, options, lease);
-    if (cp_unlikely(!cp_pool_is_open(pool) || atomic_load_explicit(&item->doomed, memory_order_relaxed)))
-        return checkout_after(pool, options, lease, cp_slot_of(item));
-    cp_checkout_lease(cp_slot_of(item), cp_client, lease);
-    return COREPOOL_OK;
+    return checkout_taken(pool, options, lease, item);
+}
+
+/* What keeps its shelf from the usual path may be of no concern to this side of it. */
+static int checkout_at(corepool_pool_t pool, const corepool_checkout_options_t *options, corepool_lease_t *lease,
+                       struct cp_slice *slice)
+{
+    struct cp_shelf *shelf = &slice->shelf;
+    uint32_t flags = atomic_load_explicit(&shelf->flags, memory_order_relaxed);
+    if (flags == CP_SHELF_LOOK_GIVE)
+        return checkout_plainly(pool, options, lease, shelf);
+    if (cp_unlikely(!(flags & CP_SHELF_PORTABLE) || flags & CP_SHELF_LOOK_TAKE))
+        return checkout_slowly(pool, options, lease);
+    return checkout_portable(pool, options, lease, shelf);
 }
 
 /* The same, where the policy chooses: the checkout goes on with a handle for that shard. */
@@ -474,8 +502,8 @@ __attribute__((noinline)) static int checkout_chosen(corepool_pool_t pool, const
     }
     if (cp_unlikely(pool.shard == COREPOOL_SHARD_LOCAL))
         return checkout_slowly(pool, options, lease);
-    return checkout_portable(pool, options, lease,
-                             atomic_load_explicit(&pool.impl->by_shard[pool.shard], memory_order_relaxed));
+    return checkout_at(pool, options, lease,
+                       atomic_load_explicit(&pool.impl->by_shard[pool.shard], memory_order_relaxed));
 }
 
 /* The rseq shelf of the caller's CPU did not give one at once: perhaps it is a portable one. */
@@ -487,8 +515,8 @@ __attribute__((noinline)) static int checkout_unusually(corepool_pool_t pool, co
     uint32_t cpu = cp_rseq_cpu();
     if (cp_unlikely(cpu >= atomic_load_explicit(&pool.impl->portable_cpus, memory_order_relaxed)))
         return checkout_chosen(pool, options, lease);
-    return checkout_portable(pool, options, lease,
-                             atomic_load_explicit(&pool.impl->by_cpu[cpu], memory_order_relaxed));
+    return checkout_at(pool, options, lease,
+                       atomic_load_explicit(&pool.impl->by_cpu[cpu], memory_order_relaxed));
 }
 
 __attribute__((noinline)) static int checkout_restarted(corepool_pool_t pool, const corepool_checkout_options_t *options,
@@ -545,7 +573,7 @@ int corepool_checkout_try(corepool_pool_t pool, const corepool_checkout_options_
     int status = begin_anywhere(&checkout, pool, options, lease);
     if (status != COREPOOL_OK)
         return status;
-    bool managed = atomic_load_explicit(&cp_slice_for(checkout.pool)->shelf.flags, memory_order_relaxed) & CP_SHELF_MANAGED;
+    bool managed = cp_shelf_is(&cp_slice_for(checkout.pool)->shelf, CP_TRAIT_MANAGED);
     if (managed && cp_pool_is_open(pool))
         return cp_fail(COREPOOL_ENOTSUP, "a managed pool has no shelf to try: every checkout asks its manager");
     do {

@@ -4,6 +4,8 @@
 /* Never set: who reads them finds no thread, and calls the exported functions. */
 __thread struct corepool_layout_thread *corepool_layout_self_0;
 __thread struct corepool_layout_thread *corepool_layout_client_0;
+__thread struct corepool_layout_thread *corepool_layout_self_1;
+__thread struct corepool_layout_thread *corepool_layout_client_1;
 
 unsigned corepool_layout_version(void)
 {

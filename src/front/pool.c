@@ -87,7 +87,7 @@ static struct corepool_pool_impl *take_impl(struct corepool_runtime *runtime)
     if (impl)
         return impl;
     uint32_t cpus = corepool_topology_possible_cpus(runtime->topology);
-    size_t bytes = sizeof *impl + cpus * sizeof impl->by_cpu[0] +
+    size_t bytes = offsetof(struct corepool_pool_impl, by_cpu) + cpus * sizeof impl->by_cpu[0] +
                    runtime->shards * (sizeof impl->by_shard[0] + sizeof impl->own[0] + sizeof impl->homes[0]);
     impl = aligned_alloc(CP_CACHE_LINE, (bytes + CP_CACHE_LINE - 1) & ~(size_t)(CP_CACHE_LINE - 1));
     if (!impl)
@@ -98,8 +98,7 @@ static struct corepool_pool_impl *take_impl(struct corepool_runtime *runtime)
     impl->possible_cpus = cpus;
     impl->is_cpu_known = cp_probe_cpu();
     impl->local = COREPOOL_SHARD_LOCAL;
-    impl->by_cpu = impl->tables;
-    impl->by_shard = impl->tables + cpus;
+    impl->by_shard = impl->by_cpu + cpus;
     impl->own = (struct cp_slice **)(void *)(impl->by_shard + runtime->shards);
     impl->homes = (_Atomic uint32_t *)(void *)(impl->own + runtime->shards);
     return impl;

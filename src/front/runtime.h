@@ -42,42 +42,44 @@ struct cp_pool_owner {
 
 /* Stays a pool of this runtime until the runtime is destroyed. */
 struct corepool_pool_impl {
-    /* Read by every checkout. Odd: open, and a handle's generation equals it. Even: closing, gone or spare. */
-    _Atomic uint32_t generation;
-    int32_t local;                   /* COREPOOL_SHARD_LOCAL: with generation, what an unbound handle's value must be */
-    _Atomic uint32_t cpus;           /* length of by_cpu for the usual path by rseq; 0: no slice has an rseq shelf */
-    _Atomic(struct cp_slice *) *by_cpu;   /* [possible_cpus]: the slice that serves it, by its shard */
-    _Atomic(struct cp_slice *) *by_shard; /* [shards]: the slice that serves it, its own or its group's */
-    /* Read by checkouts that the usual path by rseq is not for. */
-    _Atomic uint32_t portable_cpus;  /* length of by_cpu for the usual path on portable shelves; 0: the policy decides, or
-                                      * the CPU is not known */
-    _Atomic uint32_t policy;         /* corepool_policy_t */
-    _Atomic uint32_t *homes;         /* [slices]: the shards that have a slice, ascending */
-    _Atomic uint32_t slices;         /* at least 1 once it has been open; fixed while open */
-    _Atomic uint32_t salt;           /* of keys, or which of a thread's turns is the pool's */
-    _Atomic(corepool_choose_cb) choose;
-    _Atomic(void *) choose_arg;
     /* Control. */
-    struct corepool_runtime *runtime cp_line_aligned;
+    struct corepool_runtime *runtime;
     _Atomic uint32_t close_reason;   /* corepool_reason_t; set before the generation becomes even */
     _Atomic uint32_t draining;       /* new checkouts are refused */
     _Atomic uint32_t max_waiting;    /* per slice; 0: no limit */
+    uint32_t flags;                  /* COREPOOL_POOL_…; fixed while open */
     const corepool_class_t *cls;
     char name[CP_POOL_NAME_BYTES];
     struct cp_pool_owner owner;
     /* Under the runtime's lock. */
     uint32_t known;                  /* generation of the handles to the pool that is open or closing; 0: none */
     uint32_t slices_left;            /* not yet finished */
-    uint8_t stop_early;              /* corepool_reason_t: a ping has stopped it before it was known; or NONE */
-    uint32_t flags;                  /* COREPOOL_POOL_…; fixed while open */
     uint32_t watchers;               /* calls that wait for a change of its slices */
-    bool operating;                  /* an operation is changing its slices; `size` is that one's */
     uint32_t size;                   /* of the whole pool */
+    bool operating;                  /* an operation is changing its slices; `size` is that one's */
+    uint8_t stop_early;              /* corepool_reason_t: a ping has stopped it before it was known; or NONE */
     struct cp_slice **own;           /* [shards]: each shard's own slice until it has finished, else NULL */
     struct cp_list link;             /* in pools or spare_pools */
-    uint32_t possible_cpus;          /* length of by_cpu */
+    /* Read by checkouts that the usual path by rseq is not for. */
     bool is_cpu_known;               /* cp_rseq_cpu tells the CPU */
-    _Atomic(struct cp_slice *) tables[]; /* by_cpu, by_shard; behind them own */
+    uint32_t possible_cpus;          /* length of by_cpu */
+    _Atomic uint32_t policy;         /* corepool_policy_t */
+    _Atomic uint32_t slices;         /* at least 1 once it has been open; fixed while open */
+    _Atomic uint32_t salt;           /* of keys, or which of a thread's turns is the pool's */
+    _Atomic(struct cp_slice *) *by_shard; /* [shards]: the slice that serves it, its own or its group's */
+    _Atomic uint32_t *homes;         /* [slices]: the shards that have a slice, ascending */
+    _Atomic(corepool_choose_cb) choose;
+    _Atomic(void *) choose_arg;
+    uint64_t spare[8];               /* so that the above may grow, and what is published stays where it is */
+    /* Read by every checkout; a line of its own with the first CPUs' slices. Odd: open, and a handle's generation equals it.
+     * Even: closing, gone or spare. */
+    _Atomic uint32_t generation cp_line_aligned;
+    int32_t local;                   /* COREPOOL_SHARD_LOCAL: with generation, what an unbound handle's value must be */
+    _Atomic uint32_t cpus;           /* length of by_cpu for the usual path by rseq; 0: no slice has an rseq shelf */
+    _Atomic uint32_t portable_cpus;  /* length of by_cpu for the usual path on portable shelves; 0: the policy decides, or
+                                      * the CPU is not known */
+    _Atomic(struct cp_slice *) by_cpu[]; /* [possible_cpus]: the slice that serves it, by its shard; behind them by_shard, own
+                                          * and homes */
 };
 
 /* Whether the handle's pool is open, at the moment of the load. Acquire: what is read before it belongs to that pool if

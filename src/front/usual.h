@@ -23,8 +23,8 @@ CP_PUBLISHED(thread, tag, struct cp_thread, tag);
 CP_PUBLISHED(shelf, head, struct cp_shelf, head);
 CP_PUBLISHED(shelf, tail, struct cp_shelf, tail);
 CP_PUBLISHED(shelf, top, struct cp_shelf, top);
-CP_PUBLISHED(shelf, flags, struct cp_shelf, flags);
 CP_PUBLISHED(shelf, cpu, struct cp_shelf, cpu);
+CP_PUBLISHED(shelf, flags, struct cp_shelf, flags);
 CP_PUBLISHED(shelf, ring, struct cp_shelf, ring);
 CP_PUBLISHED(shelf, mask, struct cp_shelf, mask);
 CP_PUBLISHED(slot, stamp, cp_slot, item.stamp);
@@ -33,15 +33,13 @@ CP_PUBLISHED(slot, holder, cp_slot, holder);
 CP_PUBLISHED(slot, resource, cp_slot, resource);
 CP_PUBLISHED(slot, shelf, cp_slot, slice);
 CP_PUBLISHED(pool, cpus, struct corepool_pool_impl, cpus);
-CP_PUBLISHED(pool, by_cpu, struct corepool_pool_impl, by_cpu);
+_Static_assert(offsetof(struct corepool_layout_pool, by_cpu) == offsetof(struct corepool_pool_impl, by_cpu),
+               "pool.by_cpu is where corepool/layout.h says");
 _Static_assert(offsetof(struct corepool_layout_pool, handle) == offsetof(struct corepool_pool_impl, generation) &&
                    offsetof(struct corepool_pool_impl, local) == offsetof(struct corepool_pool_impl, generation) + 4 &&
                    offsetof(corepool_pool_t, shard) == offsetof(corepool_pool_t, generation) + 4,
                "generation and shard are one word, in the pool as in its handles");
 _Static_assert(offsetof(struct cp_slice, shelf) == 0, "a slice begins with its shelf");
 _Static_assert(COREPOOL_LAYOUT_TAG_MASK == CP_TAG_MASK && CP_TAG_LEASED == 0, "the stamp's parts are as published");
-_Static_assert(COREPOOL_LAYOUT_STOP_TAKE == (CP_SHELF_STOP_TAKE | CP_SHELF_LOOK_TAKE) &&
-                   COREPOOL_LAYOUT_STOP_GIVE == (CP_SHELF_STOP_GIVE | CP_SHELF_LOOK_GIVE),
-               "the flags that stop are as published");
 
 #endif

@@ -29,7 +29,7 @@
  * under a lock, from any CPU. The PORTABLE flag selects; a shelf may be switched while in use.
  *
  * Who may write what: head, tail, top, ring and the WAITING flag: any of the operations. CLOSED and PORTABLE: the
- * manager. `cpu` is fixed while the shelf is in use, `mask` and `ring` but for cp_shelf_grow.
+ * manager. `cpu` and the traits are fixed while the shelf is in use, `mask` and `ring` but for cp_shelf_grow.
  *
  * The owner stamp: generation << CP_TAG_BITS | tag. The generation counts the item's leases. Law L2: whoever
  * swaps the stamp from one state to the next owns the item from there on. Give's swap is a plain store inside
@@ -94,17 +94,22 @@ struct cp_item {
     _Atomic uint32_t doomed; /* nonzero: not to be shelved again; written by the manager */
 };
 
+/* Any of them stops the usual path (corepool/layout.h), which asks for none and for its CPU in one comparison. */
 enum cp_shelf_flag {
     CP_SHELF_WAITING = 0x1,
     CP_SHELF_CLOSED = 0x2,
     CP_SHELF_PORTABLE = 0x4,
-    /* The owner's: a caller in a hurry (see cp_rseq_take_newest's `stop`) stops on them, others pass. */
+    /* The owner's: a caller that asks for it (see cp_rseq_take_newest's `stop`) stops on them, others pass. */
     CP_SHELF_LOOK_TAKE = 0x10,
     CP_SHELF_LOOK_GIVE = 0x20,
-    CP_SHELF_FIFO = 0x40,
-    CP_SHELF_MANAGED = 0x80,
-    CP_SHELF_SERIALISED = 0x100,
-    CP_SHELF_THREADED = 0x200, /* only the shard's thread may play the manager */
+};
+
+/* The owner's, of no meaning to a shelf. */
+enum cp_trait {
+    CP_TRAIT_FIFO = 0x1,
+    CP_TRAIT_MANAGED = 0x2,
+    CP_TRAIT_SERIALISED = 0x4,
+    CP_TRAIT_THREADED = 0x8, /* only the shard's thread may play the manager */
 };
 
 /* What stops every take or await, and every give. */
@@ -133,16 +138,19 @@ struct cp_shelf {
     _Atomic uint32_t head; /* free running; head - tail items are idle, and the top */
     _Atomic uint32_t tail;
     _Atomic(struct cp_item *) top; /* NULL: none */
-    _Atomic uint32_t flags;
     uint32_t cpu;
+    _Atomic uint32_t flags;  /* enum cp_shelf_flag */
     _Atomic(struct cp_item *) *ring;
     uint32_t mask;
-    struct cp_lock lock; /* portable only */
+    _Atomic uint32_t traits; /* enum cp_trait; fixed while the shelf is in use */
+    struct cp_lock lock;     /* portable only */
 } cp_line_aligned;
 
 _Static_assert(offsetof(struct cp_shelf, head) % 16 == 0 && offsetof(struct cp_shelf, tail) == offsetof(struct cp_shelf, head) + 4 &&
                    offsetof(struct cp_shelf, top) == offsetof(struct cp_shelf, head) + 8,
                "head, tail and top are changed by one store");
+_Static_assert(offsetof(struct cp_shelf, cpu) % 8 == 0 && offsetof(struct cp_shelf, flags) == offsetof(struct cp_shelf, cpu) + 4,
+               "CPU and flags are compared as one word");
 _Static_assert(sizeof(struct cp_shelf) == CP_CACHE_LINE, "a shelf is one line");
 
 /* For memory the caller owns. ring: room for `capacity` pointers, a power of two; at most that many items may
@@ -224,6 +232,11 @@ static inline enum cp_shelf_outcome cp_shelf_give_locked(struct cp_shelf *shelf,
     atomic_store_explicit(&item->stamp, shelved, memory_order_relaxed);
     atomic_store_explicit(&shelf->top, item, memory_order_relaxed);
     return CP_SHELF_DONE;
+}
+
+static inline bool cp_shelf_is(const struct cp_shelf *shelf, enum cp_trait trait)
+{
+    return atomic_load_explicit(&shelf->traits, memory_order_relaxed) & trait;
 }
 
 /* The portable half; also reached through the inline functions below. */

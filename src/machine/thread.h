@@ -44,10 +44,10 @@ struct cp_thread {
 } cp_line_aligned;
 
 /* The calling thread's record, NULL before its first call. Exported under the name that corepool/layout.h knows. */
-extern _Thread_local struct cp_thread *cp_self __asm__("corepool_layout_self_1") cp_initial_exec COREPOOL_PUBLIC;
+extern _Thread_local struct cp_thread *cp_self __asm__("corepool_layout_self_2") cp_initial_exec COREPOOL_PUBLIC;
 
 /* The same on threads that may block; NULL on shards too. So the usual checkout has one thing to test. */
-extern _Thread_local struct cp_thread *cp_client __asm__("corepool_layout_client_1") cp_initial_exec COREPOOL_PUBLIC;
+extern _Thread_local struct cp_thread *cp_client __asm__("corepool_layout_client_2") cp_initial_exec COREPOOL_PUBLIC;
 
 /* Makes the record. NULL with detail: *code is COREPOOL_ENOMEM, or COREPOOL_EFORKED in a child of a process that had a
  * runtime when it forked. */

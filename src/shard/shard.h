@@ -12,7 +12,7 @@
  *     who plays:  drop the token        then look at the asks → play on, if there are some
  *
  * Both sides are sequentially consistent, so one of them finds the message. Slices with callbacks that are promised the
- * shard's thread (CP_SHELF_THREADED) are not played by callers; their messages go to the loop. */
+ * shard's thread (CP_TRAIT_THREADED) are not played by callers; their messages go to the loop. */
 #ifndef CP_SHARD_SHARD_H
 #define CP_SHARD_SHARD_H
 

@@ -431,7 +431,7 @@ void cp_slice_pump(struct cp_slice *slice)
 static bool wants_thread(const struct cp_slice *slice)
 {
     return slice->close_wanted || slice->sift_wanted || slice->watched ||
-           atomic_load_explicit(&slice->shelf.flags, memory_order_relaxed) & CP_SHELF_THREADED;
+           cp_shelf_is(&slice->shelf, CP_TRAIT_THREADED);
 }
 
 /* Whether it would be woken too late. */
@@ -501,7 +501,7 @@ bool cp_slice_serve_at_once(struct cp_slice *slice, struct cp_request *request)
 
 bool cp_slice_collect_at_once(struct cp_slice *slice)
 {
-    bool managed = atomic_load_explicit(&slice->shelf.flags, memory_order_relaxed) & CP_SHELF_MANAGED;
+    bool managed = cp_shelf_is(&slice->shelf, CP_TRAIT_MANAGED);
     if (goes_on(slice)) {
         cp_slice_collect(slice);
         return true;
@@ -571,16 +571,20 @@ static void deliver_nudge(struct cp_message *message)
     cp_slice_touch(slice);
 }
 
-/* What callers on the usual path must look at. */
+/* What keeps callers from the usual path. */
 static uint32_t flags_of(const struct cp_slice_config *config)
 {
     bool look_take = config->cls->checkout || config->cls->enqueue || config->cls->validate || config->fifo ||
                      config->timed || config->backtrace_every;
     bool look_give = config->cls->checkin || config->timed;
+    return (look_take ? CP_SHELF_LOOK_TAKE : 0u) | (look_give ? CP_SHELF_LOOK_GIVE : 0u);
+}
+
+static uint32_t traits_of(const struct cp_slice_config *config)
+{
     bool threaded = config->core.managed || config->cls->cancelled || config->on_event;
-    return (look_take ? CP_SHELF_LOOK_TAKE : 0u) | (look_give ? CP_SHELF_LOOK_GIVE : 0u) |
-           (config->fifo ? CP_SHELF_FIFO : 0u) | (config->core.managed ? CP_SHELF_MANAGED : 0u) |
-           (config->serialised ? CP_SHELF_SERIALISED : 0u) | (threaded ? CP_SHELF_THREADED : 0u);
+    return (config->fifo ? CP_TRAIT_FIFO : 0u) | (config->core.managed ? CP_TRAIT_MANAGED : 0u) |
+           (config->serialised ? CP_TRAIT_SERIALISED : 0u) | (threaded ? CP_TRAIT_THREADED : 0u);
 }
 
 static void reset_histogram(_Atomic(struct cp_histogram *) *histogram)
@@ -637,6 +641,7 @@ int cp_slice_open(struct cp_slice *slice, const struct cp_slice_config *config)
     slice->error[0] = '\0';
     slice->leases_before = 0;
     slice->leases_before = cp_slice_leases(slice);
+    atomic_store(&slice->shelf.traits, traits_of(config));
     cp_shelf_init(&slice->shelf, slice->ring, cp_slice_ring_size(slice), (uint32_t)slice->shard->cpu, config->portable);
     struct cp_histogram *waits = atomic_load(&slice->core.waits); /* of the block's last opening */
     init_core(slice, &config->core);

@@ -133,7 +133,7 @@ static inline cp_slot *cp_slice_next(const cp_slot *slot)
 
 static inline enum cp_shelf_end cp_slice_end(const struct cp_slice *slice)
 {
-    return atomic_load_explicit(&slice->shelf.flags, memory_order_relaxed) & CP_SHELF_FIFO ? CP_OLDEST : CP_NEWEST;
+    return cp_shelf_is(&slice->shelf, CP_TRAIT_FIFO) ? CP_OLDEST : CP_NEWEST;
 }
 
 /* Whether the caller may play the manager of the slice's shard: there are no callbacks that are promised the shard's thread, and
@@ -141,7 +141,7 @@ static inline enum cp_shelf_end cp_slice_end(const struct cp_slice *slice)
 static inline bool cp_slice_is_here(const struct cp_slice *slice)
 {
     uint32_t flags = atomic_load_explicit(&slice->shelf.flags, memory_order_relaxed);
-    return !(flags & CP_SHELF_THREADED) && (flags & CP_SHELF_PORTABLE || cp_rseq_cpu() == slice->shelf.cpu);
+    return !cp_shelf_is(&slice->shelf, CP_TRAIT_THREADED) && (flags & CP_SHELF_PORTABLE || cp_rseq_cpu() == slice->shelf.cpu);
 }
 
 /* Posts to who plays the manager, or to the shard's thread if that alone may. False: stopped, not consumed. Thread: any. */
@@ -150,7 +150,7 @@ bool cp_slice_ask(struct cp_slice *slice, struct cp_message *message);
 /* Whether enqueue, checkout and checkin are the manager's to call. Thread: any. */
 static inline bool cp_slice_is_serialised(const struct cp_slice *slice)
 {
-    return atomic_load_explicit(&slice->shelf.flags, memory_order_relaxed) & CP_SHELF_SERIALISED;
+    return cp_shelf_is(&slice->shelf, CP_TRAIT_SERIALISED);
 }
 
 /* Takes a block for `quota` slots from its shard. NULL: no memory. */

@@ -62,7 +62,7 @@ bool cp_slice_withdraw(struct cp_request *request, enum cp_outcome outcome)
 
 bool cp_slice_ask(struct cp_slice *slice, struct cp_message *message)
 {
-    bool threaded = atomic_load_explicit(&slice->shelf.flags, memory_order_relaxed) & CP_SHELF_THREADED;
+    bool threaded = cp_shelf_is(&slice->shelf, CP_TRAIT_THREADED);
     return threaded ? cp_shard_send(slice->shard, message)
                     : cp_shard_ask(slice->shard, message, cp_slice_is_here(slice));
 }
@@ -121,7 +121,7 @@ bool cp_slice_send_request(struct cp_slice *slice, struct cp_request *request, u
     request->slice = slice;
     request->shard = slice->shard;
     request->epoch = epoch;
-    request->asked = !(atomic_load_explicit(&slice->shelf.flags, memory_order_relaxed) & CP_SHELF_THREADED);
+    request->asked = !cp_shelf_is(&slice->shelf, CP_TRAIT_THREADED);
     request->posted.deliver = deliver_request;
     request->given_up.deliver = deliver_given_up;
     if (cp_slice_serve_at_once(slice, request))

@@ -81,8 +81,8 @@ void slice_open(struct cp_slice *slice)
     slice->lost_cpu = slice->close_wanted = slice->sift_wanted = slice->paused = slice->draining = slice->holding = false;
     slice->hungry_at = slice->stocked_at = CP_NEVER;
     slice->close_reason = REASON_CLOSED;
-    shelf_init(slice, (pool->portable ? CP_SHELF_PORTABLE : 0u) | (pool->fifo ? CP_SHELF_FIFO : 0u) |
-                          (pool->managed ? CP_SHELF_MANAGED | CP_SHELF_WAITING : 0u));
+    shelf_init(slice, (pool->portable ? CP_SHELF_PORTABLE : 0u) | (pool->managed ? CP_SHELF_WAITING : 0u),
+               (pool->fifo ? CP_TRAIT_FIFO : 0u) | (pool->managed ? CP_TRAIT_MANAGED : 0u));
     cp_core_init(&slice->core, &options, slice->slots);
     atomic_store(&slice->core.waits, &slice->waits);
     slice->core.listening = pool->managed; /* for good: every give and take goes to the manager */

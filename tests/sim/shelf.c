@@ -2,12 +2,13 @@
  * between. */
 #include "sim.h"
 
-void shelf_init(struct cp_slice *slice, uint32_t flags)
+void shelf_init(struct cp_slice *slice, uint32_t flags, uint32_t traits)
 {
     struct shelf *shelf = &slice->shelf;
     shelf->head = shelf->tail = 0;
     shelf->mask = slice->capacity - 1;
     shelf->flags = flags;
+    shelf->traits = traits;
 }
 
 /* An rseq shelf is in reach of its own CPU only. */

@@ -188,7 +188,8 @@ struct record {
 };
 
 struct shelf {
-    uint32_t flags; /* enum cp_shelf_flag */
+    uint32_t flags;  /* enum cp_shelf_flag */
+    uint32_t traits; /* enum cp_trait */
     uint32_t head, tail, mask;
     cp_slot **ring;
 };
@@ -420,7 +421,7 @@ void trace_catch_signals(void);
 
 #define NO_CPU UINT32_MAX
 
-void shelf_init(struct cp_slice *slice, uint32_t flags);
+void shelf_init(struct cp_slice *slice, uint32_t flags, uint32_t traits);
 enum cp_shelf_outcome shelf_take(struct cp_slice *slice, uint32_t cpu, enum cp_shelf_end end, enum place to,
                                  cp_slot **slot);
 enum cp_shelf_outcome shelf_give(struct cp_slice *slice, uint32_t cpu, cp_slot *slot, uint64_t expected);
@@ -430,7 +431,7 @@ bool shelf_drain(struct cp_slice *slice, cp_slot **slot);
 bool shelf_wants_manager(const struct cp_slice *slice);
 static inline enum cp_shelf_end shelf_end(const struct cp_slice *slice)
 {
-    return slice->shelf.flags & CP_SHELF_FIFO ? CP_OLDEST : CP_NEWEST;
+    return slice->shelf.traits & CP_TRAIT_FIFO ? CP_OLDEST : CP_NEWEST;
 }
 static inline uint32_t shelf_idle(const struct cp_slice *slice)
 {
