@@ -34,11 +34,14 @@ static inline __attribute__((always_inline)) int
 corepool_inline_checkout(corepool_pool_t pool, const corepool_checkout_options_t *options, corepool_lease_t *lease)
 {
     struct corepool_layout_thread *self = COREPOOL_LAYOUT_CLIENT;
-    bool usual = self && lease && pool.impl && (!options || options->timeout_ms >= COREPOOL_INFINITE);
-    if (__builtin_expect(usual, 1) && corepool_layout_checkout(pool, self, lease, 0) == COREPOOL_LAYOUT_DONE)
-        return COREPOOL_OK;
-    if (!lease)
+    enum corepool_layout_outcome outcome = COREPOOL_LAYOUT_UNUSUAL;
+    if (__builtin_expect(!lease, 0))
         return corepool_checkout(pool, options, lease);
+    if (__builtin_expect(self != NULL, 1) && __builtin_expect(pool.impl != NULL, 1) &&
+        __builtin_expect(!options || options->timeout_ms >= COREPOOL_INFINITE, 1))
+        outcome = corepool_layout_checkout(pool, self, lease, 0);
+    if (__builtin_expect(outcome == COREPOOL_LAYOUT_DONE, 1))
+        return COREPOOL_OK;
     corepool_lease_t whole; /* in memory, so that *lease need not be */
     int status = corepool_checkout(pool, options, &whole);
     *lease = whole;

@@ -545,8 +545,13 @@ __attribute__((noinline)) static int checkout_deep(corepool_pool_t pool, const c
 cp_hot int corepool_checkout(corepool_pool_t pool, const corepool_checkout_options_t *options, corepool_lease_t *lease)
 {
     struct corepool_layout_thread *self = COREPOOL_LAYOUT_CLIENT;
-    if (cp_unlikely(!self) || cp_unlikely(!lease) || cp_unlikely(!pool.impl) ||
-        (cp_unlikely(options != NULL) && cp_unlikely(options->timeout_ms < COREPOOL_INFINITE)))
+    if (cp_unlikely(!self))
+        return checkout_slowly(pool, options, lease);
+    cp_apart();
+    if (cp_unlikely(!pool.impl))
+        return checkout_slowly(pool, options, lease);
+    cp_apart();
+    if (cp_unlikely(!lease) || (cp_unlikely(options != NULL) && cp_unlikely(options->timeout_ms < COREPOOL_INFINITE)))
         return checkout_slowly(pool, options, lease);
     enum corepool_layout_outcome outcome = corepool_layout_checkout(pool, self, lease, false);
     if (cp_likely(outcome == COREPOOL_LAYOUT_DONE))
