@@ -304,6 +304,7 @@ Test(core_steal, own_requests_go_before_a_want_unless_many_more_wait_there)
     starve(2, 2);
     request(&slices[1], 2);
     pump(&slices[1]);
+    now += CP_STEAL_WEIGH_NS;
     cp_core_idle(&slices[1].core, &slices[1].slots[0]);
     pump(&slices[1]);
     cr_expect_eq(slices[1].granted, 3);
