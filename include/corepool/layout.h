@@ -158,13 +158,16 @@ enum corepool_layout_outcome {
     "jne %l[unusual]\n\t"                                \
     "xorl %k[at], %k[at]\n\t"
 
+/* Who takes many in a row finds each in the cache: the take so many before has asked for it. */
+#define COREPOOL_LAYOUT_AHEAD 8
+
 static inline __attribute__((always_inline)) enum corepool_layout_outcome
 corepool_layout_take_deep(const struct corepool_layout_pool *pool, uint64_t handle, char *rseq,
                                struct corepool_layout_slot **found)
 {
     struct corepool_layout_slot *slot;
     struct corepool_layout_shelf *shelf;
-    uint64_t at;
+    uint64_t at, ahead;
     __asm__ volatile goto(COREPOOL_LAYOUT_ARM COREPOOL_LAYOUT_FIND
                           "cmpq %[at], %c[top](%[shelf])\n\t"
                           "jne %l[unusual]\n\t"
@@ -176,12 +179,18 @@ corepool_layout_take_deep(const struct corepool_layout_pool *pool, uint64_t hand
                           "andl %k[at], %k[slot]\n\t"
                           "movq %c[items](%[shelf]), %[rseq]\n\t" /* done with the area: its register is free */
                           "movq (%[rseq],%[slot],8), %[slot]\n\t"
+                          "leal -%c[further](%[at]), %k[ahead]\n\t"
+                          "andl %c[mask](%[shelf]), %k[ahead]\n\t"
+                          "movq (%[rseq],%[ahead],8), %[ahead]\n\t"
                           "cmpl $0, %c[doomed](%[slot])\n\t"
                           "jne %l[unusual]\n\t" COREPOOL_LAYOUT_STEP(4)
                           "movl %k[at], %c[head](%[shelf])\n\t"
                           COREPOOL_LAYOUT_END("jmp %l[restarted]\n\t")
-                          : [slot] "=&r"(slot), [shelf] "=&r"(shelf), [at] "=&r"(at), [rseq] "+&r"(rseq)
-                          : [pool] "r"(pool), [handle] "r"(handle), COREPOOL_LAYOUT_OFFSETS
+                          "prefetchw (%[ahead])\n\t" /* whatever is there: it is not followed */
+                          : [slot] "=&r"(slot), [shelf] "=&r"(shelf), [at] "=&r"(at), [rseq] "+&r"(rseq),
+                            [ahead] "=&r"(ahead)
+                          : [pool] "r"(pool), [handle] "r"(handle), [further] "i"(COREPOOL_LAYOUT_AHEAD),
+                            COREPOOL_LAYOUT_OFFSETS
                           : "memory", "cc" COREPOOL_LAYOUT_STEP_CLOBBER
                           : unusual, restarted);
     *found = slot;
