@@ -48,11 +48,13 @@ static struct cp_slice *make_block(struct corepool_shard *shard, unsigned class)
     uint32_t capacity = class_capacity(class);
     size_t bytes = sizeof(struct cp_slice) + capacity * sizeof(cp_slot) +
                    power_of_two(capacity) * sizeof(struct cp_item *);
-    struct cp_slice *slice = cp_shard_alloc(shard, bytes);
-    if (!slice)
+    cp_slot *slots = cp_shard_alloc(shard, bytes);
+    if (!slots)
         return NULL;
-    slice->slots = (cp_slot *)(slice + 1);
-    slice->ring = (_Atomic(struct cp_item *) *)(void *)(slice->slots + capacity);
+    /* A slice begins with its shelf: so that is on the page of its last slot, most often its only one. */
+    struct cp_slice *slice = (struct cp_slice *)(void *)(slots + capacity);
+    slice->slots = slots;
+    slice->ring = (_Atomic(struct cp_item *) *)(void *)(slice + 1);
     slice->base_slots = capacity;
     atomic_store_explicit(&slice->capacity, capacity, memory_order_relaxed);
     slice->shard = shard;

@@ -1,7 +1,7 @@
 /* shard/slice.h: one pool's part on one shard: the shelf, the slots, the core, and the manager that drives it.
  *
  * Thread default: who plays the manager, the shard's thread or in its place a caller (see shard.h; what calls the class, or
- * asks something of the loop, is the thread's alone); exceptions are marked. Memory: a block {slice, slots, ring} of a size class, made by its
+ * asks something of the loop, is the thread's alone); exceptions are marked. Memory: a block {slots, slice, ring} of a size class, made by its
  * shard and a slice until the runtime is destroyed; so a caller that has read a slice's address
  * may always look at it, and then finds by the pool's generation whether it was still its pool's. A slice that grows gets
  * further segments of slots, each as large as all before it, and another ring; both stay with it: it is of a larger size
