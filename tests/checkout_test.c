@@ -35,11 +35,11 @@ Test(checkout, an_idle_worker_is_had_without_the_manager)
     laws_end();
 }
 
-Test(checkout, the_last_one_used_comes_first_by_default_and_the_longest_idle_with_fifo)
+static void expect_orders(const corepool_class_t *cls)
 {
     struct laws_count count = {0}, fifo_count = {0};
-    corepool_pool_t lifo = start_one(&laws_class, &count, 3);
-    corepool_pool_t fifo = laws_open(&laws_class, &fifo_count, 3, COREPOOL_POOL_FIFO);
+    corepool_pool_t lifo = start_one(cls, &count, 3);
+    corepool_pool_t fifo = laws_open(cls, &fifo_count, 3, COREPOOL_POOL_FIFO);
     laws_await_idle(fifo, 3);
     corepool_worker_t *first = NULL, *last = NULL;
     for (unsigned i = 0; i < 6; i++) {
@@ -51,7 +51,14 @@ Test(checkout, the_last_one_used_comes_first_by_default_and_the_longest_idle_wit
         check_in(&hot);
         check_in(&cold);
     }
+    cr_expect_eq(laws_stats(fifo).shelf_hits, 6);
     laws_end();
+}
+
+Test(checkout, the_last_one_used_comes_first_by_default_and_the_longest_idle_with_fifo)
+{
+    expect_orders(&laws_class);
+    expect_orders(&laws_plain_class); /* without callbacks that a checkout looks at */
 }
 
 Test(checkout, a_miss_waits_as_long_as_it_takes_and_is_granted)

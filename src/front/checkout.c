@@ -462,6 +462,16 @@ static int checkout_plainly(corepool_pool_t pool, const corepool_checkout_option
     return checkout_taken(pool, options, lease, item);
 }
 
+/* The same where a checkout takes the oldest. */
+static int checkout_oldest(corepool_pool_t pool, const corepool_checkout_options_t *options, corepool_lease_t *lease,
+                           struct cp_shelf *shelf)
+{
+    struct cp_item *item;
+    if (cp_rseq_take_oldest(shelf, &item, CP_SHELF_STOP_TAKE) != CP_SHELF_DONE)
+        return checkout_slowly(pool, options, lease);
+    return checkout_taken(pool, options, lease, item);
+}
+
 /* The usual case on a portable shelf whose lock is free; without calls but at its end. */
 static int checkout_portable(corepool_pool_t pool, const corepool_checkout_options_t *options, corepool_lease_t *lease,
                              struct cp_shelf *shelf)
@@ -486,6 +496,8 @@ static int checkout_at(corepool_pool_t pool, const corepool_checkout_options_t *
     uint32_t flags = atomic_load_explicit(&shelf->flags, memory_order_relaxed);
     if (flags == CP_SHELF_LOOK_GIVE)
         return checkout_plainly(pool, options, lease, shelf);
+    if (!(flags & ~(CP_SHELF_LOOK_TAKE | CP_SHELF_LOOK_GIVE)) && cp_shelf_is(shelf, CP_TRAIT_ORDERED))
+        return checkout_oldest(pool, options, lease, shelf);
     if (cp_unlikely(!(flags & CP_SHELF_PORTABLE) || flags & CP_SHELF_LOOK_TAKE))
         return checkout_slowly(pool, options, lease);
     return checkout_portable(pool, options, lease, shelf);

@@ -110,6 +110,7 @@ enum cp_trait {
     CP_TRAIT_MANAGED = 0x2,
     CP_TRAIT_SERIALISED = 0x4,
     CP_TRAIT_THREADED = 0x8, /* only the shard's thread may play the manager */
+    CP_TRAIT_ORDERED = 0x10, /* FIFO, and that is all that a take has to look at */
 };
 
 /* What stops every take or await, and every give. */

@@ -571,11 +571,16 @@ static void deliver_nudge(struct cp_message *message)
     cp_slice_touch(slice);
 }
 
+/* Whether a checkout has something to do besides taking a worker. */
+static bool is_looked_at(const struct cp_slice_config *config)
+{
+    return config->cls->checkout || config->cls->enqueue || config->cls->validate || config->timed || config->backtrace_every;
+}
+
 /* What keeps callers from the usual path. */
 static uint32_t flags_of(const struct cp_slice_config *config)
 {
-    bool look_take = config->cls->checkout || config->cls->enqueue || config->cls->validate || config->fifo ||
-                     config->timed || config->backtrace_every;
+    bool look_take = config->fifo || is_looked_at(config);
     bool look_give = config->cls->checkin || config->timed;
     return (look_take ? CP_SHELF_LOOK_TAKE : 0u) | (look_give ? CP_SHELF_LOOK_GIVE : 0u);
 }
@@ -583,7 +588,7 @@ static uint32_t flags_of(const struct cp_slice_config *config)
 static uint32_t traits_of(const struct cp_slice_config *config)
 {
     bool threaded = config->core.managed || config->cls->cancelled || config->on_event;
-    return (config->fifo ? CP_TRAIT_FIFO : 0u) | (config->core.managed ? CP_TRAIT_MANAGED : 0u) |
+    return (config->fifo ? CP_TRAIT_FIFO : 0u) | (config->fifo && !is_looked_at(config) ? CP_TRAIT_ORDERED : 0u) | (config->core.managed ? CP_TRAIT_MANAGED : 0u) |
            (config->serialised ? CP_TRAIT_SERIALISED : 0u) | (threaded ? CP_TRAIT_THREADED : 0u);
 }
 

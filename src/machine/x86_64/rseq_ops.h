@@ -191,22 +191,29 @@ static inline enum cp_shelf_outcome cp_rseq_take_newest(struct cp_shelf *shelf, 
     return outcome == CP_SHELF_EMPTY ? cp_rseq_take_ring(shelf, item, stop) : outcome;
 }
 
+/* Whoever goes round finds each item in the cache: the take so many before has asked for it. */
+#define CP_RSEQ_AHEAD 8
+
 static inline enum cp_shelf_outcome cp_rseq_take_tail(struct cp_shelf *shelf, struct cp_item **item,
                                                       uint32_t stop)
 {
-    struct cp_item *found;
+    struct cp_item *found, *ahead;
     __asm__ goto(CP_RSEQ_BEGIN CP_RSEQ_CHECK
                  "movl %c[tail](%[shelf]), %%eax\n\t"
                  "cmpl %c[head](%[shelf]), %%eax\n\t"
                  "je %l[empty]\n\t" CP_STEP(3)
+                 "movq %c[ring](%[shelf]), %[found]\n\t"
+                 "leal %c[further](%%rax), %%ecx\n\t"
+                 "andl %c[mask](%[shelf]), %%ecx\n\t"
+                 "movq (%[found],%%rcx,8), %[ahead]\n\t"
                  "movl %%eax, %%ecx\n\t"
                  "andl %c[mask](%[shelf]), %%ecx\n\t"
-                 "movq %c[ring](%[shelf]), %[found]\n\t"
                  "movq (%[found],%%rcx,8), %[found]\n\t"
                  "incl %%eax\n\t" CP_STEP(4)
                  "movl %%eax, %c[tail](%[shelf])\n\t" CP_RSEQ_END
-                 : [found] "=&r"(found)
-                 : CP_RSEQ_FIELDS
+                 "prefetchw (%[ahead])\n\t" /* whatever is there: it is not followed */
+                 : [found] "=&r"(found), [ahead] "=&r"(ahead)
+                 : CP_RSEQ_FIELDS, [further] "i"(CP_RSEQ_AHEAD)
                  : "memory", "cc", "rax", "rcx" CP_STEP_CLOBBER
                  : aborted, elsewhere, flagged, empty);
     *item = found;
