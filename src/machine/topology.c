@@ -456,12 +456,32 @@ int cp_topology_pin(const corepool_topology_t *topology, unsigned shard)
     return COREPOOL_OK;
 }
 
+static bool is_huge(size_t bytes)
+{
+    return bytes % CP_HUGE_PAGE == 0;
+}
+
+/* Huge memory begins where a huge page can; what is mapped before and behind goes back. */
+static void *map(size_t bytes)
+{
+    size_t more = is_huge(bytes) ? CP_HUGE_PAGE : 0;
+    char *mapped = mmap(NULL, bytes + more, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapped == MAP_FAILED)
+        return NULL;
+    size_t before = more ? -(uintptr_t)mapped % CP_HUGE_PAGE : 0;
+    if (before > 0)
+        munmap(mapped, before);
+    if (more > before)
+        munmap(mapped + before + bytes, more - before);
+    return mapped + before;
+}
+
 /* Bound before it is touched, so that the pages come from the right node. A bind that the kernel refuses leaves
  * memory that works and is merely placed by whoever touches it first. */
 static void *map_bound(const corepool_topology_t *topology, unsigned shard, size_t bytes)
 {
-    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED)
+    void *memory = map(bytes);
+    if (memory == NULL)
         return NULL;
     int node = topology->seats[shard].place.numa_node;
     hwloc_bitmap_t nodes = node < 0 ? NULL : hwloc_bitmap_alloc();
@@ -476,10 +496,12 @@ void *cp_topology_alloc(const corepool_topology_t *topology, unsigned shard, siz
 {
     void *memory;
     if (topology->bind_memory)
-        return map_bound(topology, shard, bytes);
-    if (posix_memalign(&memory, CACHE_LINE, bytes) != 0)
-        return NULL;
-    return memset(memory, 0, bytes);
+        memory = map_bound(topology, shard, bytes);
+    else if (posix_memalign(&memory, is_huge(bytes) ? CP_HUGE_PAGE : CACHE_LINE, bytes) != 0)
+        memory = NULL;
+    if (memory != NULL && is_huge(bytes))
+        (void)madvise(memory, bytes, MADV_HUGEPAGE); /* refused, its pages are small ones */
+    return memory != NULL && !topology->bind_memory ? memset(memory, 0, bytes) : memory;
 }
 
 void cp_topology_free(const corepool_topology_t *topology, void *memory, size_t bytes)

@@ -19,7 +19,7 @@
 /* Blocks are cut from chunks, so that thousands of small slices do not cost a page or more each; each is twice as large as
  * the one before, so that hundreds of shards with a few slices each do not cost the largest. */
 #define CHUNK_BYTES_MIN ((size_t)16 * 1024)
-#define CHUNK_BYTES_MAX ((size_t)256 * 1024)
+#define CHUNK_BYTES_MAX CP_HUGE_PAGE
 
 struct cp_chunk {
     struct cp_chunk *next;
@@ -33,12 +33,15 @@ struct start {
     char detail[256];
 };
 
-/* For at least so many bytes. */
+/* For at least so many bytes; much memory is whole huge pages. */
 static size_t next_chunk_bytes(const struct corepool_shard *shard, size_t bytes)
 {
     size_t size = shard->chunks ? 2 * shard->chunks->bytes : CHUNK_BYTES_MIN;
     size = size < CHUNK_BYTES_MAX ? size : CHUNK_BYTES_MAX;
-    return bytes + sizeof(struct cp_chunk) > size ? bytes + sizeof(struct cp_chunk) : size;
+    bytes += sizeof(struct cp_chunk);
+    if (bytes > CP_HUGE_PAGE)
+        bytes = (bytes + CP_HUGE_PAGE - 1) & ~(CP_HUGE_PAGE - 1);
+    return bytes > size ? bytes : size;
 }
 
 void *cp_shard_alloc(struct corepool_shard *shard, size_t bytes)
