@@ -2,9 +2,11 @@
  *
  * One pinned thread, on a runtime of one shard. It walks over the pools in an order drawn at random, a pair in each; over
  * the workers of one pool in two ways: by FIFO, and by having all of them out at once and giving them back in such an
- * order. A walk over much memory is slow by itself, as what it touches leaves the caches. So each step also times the floor:
- * the same walk over plain memory of as many lines, as far apart, written where a pair writes. What a pair takes above its
- * floor is the pool's doing.
+ * order. Each pair writes to its resource, which is a line of its own. A walk over much memory is slow by itself, as what it
+ * touches leaves the caches. So each step also times the floor: the same walk, written to the same lines of as many resources,
+ * over free lists that do nothing else: one line for a list's head, one for an object that knows its resource, the pointers
+ * to idle objects side by side. What a pair takes above its floor is the pool's doing. Where there are many pools one of
+ * them is also used alone: that they exist must cost nothing.
  *
  * Figures are CPU time, medians over the rounds; every pair must have been a shelf hit. */
 #include "many.h"
@@ -47,78 +49,161 @@ static unsigned walks(unsigned count)
     return (PAIRS + count - 1) / count;
 }
 
-/* --- the floor of pools: what a pair touches of one --- */
+/* --- resources --- */
 
-struct line {
-    void *next;
-    uint64_t written;
+/* One line each: what the workers of a walk are for. */
+struct resource {
+    uint64_t touched;
 } __attribute__((aligned(64)));
 
-/* Two lines are read to find the slice. */
-struct floor_pool {
-    struct line head;
-    struct line unread;
-    struct line table;
-};
+static struct resource *resources;
+static unsigned given, of;
 
-/* Three are read, one to find the next, and written: shelf, ring and slot, in a block of two KiB. */
-struct floor_slice {
-    struct line shelf;
-    struct line unread[20];
-    struct line slot;
-    struct line unread_too[2];
-    struct line ring;
-    struct line rest[7];
-};
-
-struct floor_pools {
-    struct floor_pool **order;
-    struct floor_pool *pools;
-    struct floor_slice *slices;
-};
-
-static struct floor_pools open_floor(unsigned count)
+static void lay_resources(unsigned count)
 {
-    struct floor_pools floor = {calloc(count, sizeof *floor.order), aligned_alloc(64, count * sizeof *floor.pools),
-                                aligned_alloc(64, count * sizeof *floor.slices)};
+    resources = aligned_alloc(64, count * sizeof *resources);
+    BENCH_REQUIRE(resources, "no memory for %u resources", count);
+    memset(resources, 0, count * sizeof *resources);
+    given = 0;
+    of = count;
+}
+
+static struct resource *next_resource(void)
+{
+    BENCH_REQUIRE(given < of, "more than %u resources are wanted", of);
+    return &resources[given++];
+}
+
+static uint64_t count_touched(void)
+{
+    uint64_t sum = 0;
+    for (unsigned i = 0; i < of; i++)
+        sum += resources[i].touched;
+    return sum;
+}
+
+static int init(corepool_worker_t *worker, void *pool_state, void **resource)
+{
+    (void)worker, (void)pool_state;
+    *resource = next_resource();
+    return COREPOOL_OK;
+}
+
+static const corepool_class_t touched_class = {.name = "touched", .init = init};
+
+/* --- the floor: free lists --- */
+
+struct object {
+    struct resource *resource;
+    uint64_t written; /* as a worker's stamp is, by both sides */
+} __attribute__((aligned(64)));
+
+struct list {
+    struct object *top;
+} __attribute__((aligned(64)));
+
+struct floor {
+    struct list *lists, **order;
+    struct object *objects, **idle, **out;
+};
+
+static struct floor open_floor(unsigned count)
+{
+    struct floor floor = {aligned_alloc(64, count * sizeof *floor.lists), calloc(count, sizeof *floor.order),
+                          aligned_alloc(64, count * sizeof *floor.objects), calloc(count, sizeof *floor.idle),
+                          calloc(count, sizeof *floor.out)};
     uint32_t *order = draw_order(count);
-    BENCH_REQUIRE(floor.order && floor.pools && floor.slices, "no memory for a floor");
-    memset(floor.pools, 0, count * sizeof *floor.pools);
-    memset(floor.slices, 0, count * sizeof *floor.slices);
+    BENCH_REQUIRE(floor.lists && floor.order && floor.objects && floor.idle && floor.out, "no memory for a floor");
     for (unsigned i = 0; i < count; i++) {
-        struct floor_slice *slice = &floor.slices[i];
-        floor.order[i] = &floor.pools[order[i]];
-        floor.pools[i].table.next = slice;
-        slice->shelf.next = &slice->ring;
-        slice->ring.next = &slice->slot;
+        floor.objects[i] = (struct object){.resource = &resources[i]};
+        floor.lists[i].top = &floor.objects[i];
+        floor.order[i] = &floor.lists[order[i]];
+        floor.idle[i] = &floor.objects[order[i]];
     }
     free(order);
     return floor;
 }
 
-static void close_floor(struct floor_pools *floor)
+static void close_floor(struct floor *floor)
 {
+    free(floor->lists);
     free(floor->order);
-    free(floor->pools);
-    free(floor->slices);
+    free(floor->objects);
+    free(floor->idle);
+    free(floor->out);
 }
 
-static double time_floor(const struct floor_pools *floor, unsigned count)
+/* Not inline in a loop that the compiler knows more of than a program that uses a pool. */
+__attribute__((noinline)) static struct object *pop(struct list *list)
+{
+    struct object *object = list->top;
+    list->top = NULL;
+    object->written++;
+    return object;
+}
+
+__attribute__((noinline)) static void push(struct list *list, struct object *object)
+{
+    object->written++;
+    list->top = object;
+}
+
+static double time_lists(const struct floor *floor, unsigned count)
 {
     unsigned times = walks(count);
+    uint64_t touched = count_touched();
     int64_t begin = bench_cpu_ns();
     for (unsigned n = 0; n < times; n++)
         for (unsigned i = 0; i < count; i++) {
-            struct floor_pool *pool = floor->order[i];
-            BENCH_REQUIRE(pool->head.written == 0, "a floor was written");
-            struct line *shelf = pool->table.next, *ring = shelf->next, *slot = ring->next;
-            shelf->written++;
-            ring->written++;
-            slot->written++;
+            struct object *object = pop(floor->order[i]);
+            object->resource->touched++;
+            push(floor->order[i], object);
         }
     int64_t ns = bench_cpu_ns() - begin;
-    for (unsigned i = 0; i < count; i++)
-        BENCH_REQUIRE(floor->slices[i].slot.written % times == 0, "the floor was not walked as it should be");
+    BENCH_REQUIRE(count_touched() - touched == (uint64_t)times * count, "the floor was not walked as it should be");
+    return (double)ns / ((double)times * count);
+}
+
+/* The oldest of one list is always the next of `idle`, where it comes back to. */
+static double time_floor_fifo(const struct floor *floor, unsigned count)
+{
+    unsigned times = walks(count);
+    struct list list = {NULL};
+    uint64_t touched = count_touched();
+    int64_t begin = bench_cpu_ns();
+    for (unsigned n = 0; n < times; n++)
+        for (unsigned i = 0; i < count; i++) {
+            list.top = floor->idle[i];
+            struct object *object = pop(&list);
+            object->resource->touched++;
+            push(&list, object);
+            floor->idle[i] = list.top;
+        }
+    int64_t ns = bench_cpu_ns() - begin;
+    BENCH_REQUIRE(count_touched() - touched == (uint64_t)times * count, "the floor was not walked as it should be");
+    return (double)ns / ((double)times * count);
+}
+
+/* As pairs do: from the end of `idle` one after the other, then back in another order. */
+static double time_floor_all_out(struct floor *floor, const uint32_t *order, unsigned count)
+{
+    unsigned times = walks(count);
+    struct list list = {NULL};
+    uint64_t touched = count_touched();
+    int64_t begin = bench_cpu_ns();
+    for (unsigned n = 0; n < times; n++) {
+        for (unsigned i = 0; i < count; i++) {
+            list.top = floor->idle[count - 1 - i];
+            floor->out[i] = pop(&list);
+            floor->out[i]->resource->touched++;
+        }
+        for (unsigned i = 0; i < count; i++) {
+            push(&list, floor->out[order[i]]);
+            floor->idle[i] = list.top;
+        }
+    }
+    int64_t ns = bench_cpu_ns() - begin;
+    BENCH_REQUIRE(count_touched() - touched == (uint64_t)times * count, "the floor was not walked as it should be");
     return (double)ns / ((double)times * count);
 }
 
@@ -127,6 +212,7 @@ static double time_floor(const struct floor_pools *floor, unsigned count)
 struct step {
     unsigned count;
     double pair[MANY_ROUNDS_MAX], floor[MANY_ROUNDS_MAX];
+    double one[MANY_ROUNDS_MAX];                                     /* pools only: one of them is used */
     double all_out[MANY_ROUNDS_MAX], all_out_floor[MANY_ROUNDS_MAX]; /* workers only */
 };
 
@@ -136,6 +222,7 @@ static void pair(corepool_pool_t pool)
 {
     corepool_lease_t lease;
     many_require(corepool_checkout(pool, NULL, &lease), "checkout");
+    ((struct resource *)lease.resource)->touched++;
     many_require(corepool_checkin(&lease), "checkin");
 }
 
@@ -155,7 +242,7 @@ static corepool_pool_t open_pool(unsigned workers, unsigned flags)
 {
     const corepool_pool_options_t options = {.flags = flags};
     corepool_pool_t pool;
-    many_require(corepool_pool_open(runtime, &many_class, NULL, workers, &options, &pool), "open");
+    many_require(corepool_pool_open(runtime, &touched_class, NULL, workers, &options, &pool), "open");
     wait_until_open(pool);
     return pool;
 }
@@ -198,62 +285,27 @@ static double time_pools(const corepool_pool_t *pools, unsigned count)
 
 static void measure_pools(struct step *step, unsigned rounds)
 {
+    lay_resources(step->count);
     corepool_pool_t *pools = open_pools(step->count);
-    struct floor_pools floor = open_floor(step->count);
+    struct floor floor = open_floor(step->count);
     for (unsigned round = 0; round < rounds; round++) {
         step->pair[round] = time_pools(pools, step->count);
-        step->floor[round] = time_floor(&floor, step->count);
+        step->floor[round] = time_lists(&floor, step->count);
+        step->one[round] = time_pools(pools, 1);
     }
     close_floor(&floor);
     close_pools(pools, step->count);
+    free(resources);
 }
 
 /* --- workers --- */
 
-/* As far apart as slots. */
-struct floor_slot {
-    struct line line, rest[2];
-};
-
-struct floor_slots {
-    struct floor_slot *slots, **order;
-};
-
-static struct floor_slots open_slots(unsigned count)
-{
-    struct floor_slots floor = {aligned_alloc(64, count * sizeof *floor.slots), calloc(count, sizeof *floor.order)};
-    uint32_t *order = draw_order(count);
-    BENCH_REQUIRE(floor.slots && floor.order, "no memory for a floor");
-    memset(floor.slots, 0, count * sizeof *floor.slots);
-    for (unsigned i = 0; i < count; i++)
-        floor.order[i] = &floor.slots[order[i]];
-    free(order);
-    return floor;
-}
-
-static void close_slots(struct floor_slots *floor)
-{
-    free(floor->slots);
-    free(floor->order);
-}
-
-/* passes: over all of them, for one pair each. */
-static double time_slots(const struct floor_slots *floor, unsigned count, unsigned passes)
-{
-    unsigned times = walks(count);
-    int64_t begin = bench_cpu_ns();
-    for (unsigned n = 0; n < times * passes; n++)
-        for (unsigned i = 0; i < count; i++) {
-            floor->order[i]->line.written++;
-            __asm__ volatile("" ::: "memory");
-        }
-    return (double)(bench_cpu_ns() - begin) / ((double)times * count);
-}
-
 static void take_all(corepool_pool_t pool, corepool_lease_t *leases, unsigned count)
 {
-    for (unsigned i = 0; i < count; i++)
+    for (unsigned i = 0; i < count; i++) {
         many_require(corepool_checkout(pool, NULL, &leases[i]), "checkout");
+        ((struct resource *)leases[i].resource)->touched++;
+    }
 }
 
 static void give_all(corepool_lease_t *leases, const uint32_t *order, unsigned count)
@@ -290,24 +342,26 @@ static double time_all_out(corepool_pool_t pool, corepool_lease_t *leases, const
 
 static void measure_workers(struct step *step, unsigned rounds)
 {
+    lay_resources(2 * step->count);
     corepool_pool_t fifo = open_pool(step->count, COREPOOL_POOL_FIFO), lifo = open_pool(step->count, 0);
     corepool_lease_t *leases = calloc(step->count, sizeof *leases);
     uint32_t *order = draw_order(step->count);
-    struct floor_slots floor = open_slots(step->count);
+    struct floor floor = open_floor(step->count);
     BENCH_REQUIRE(leases, "no memory for %u leases", step->count);
     take_all(fifo, leases, step->count); /* from here on its shelf has that order */
     give_all(leases, order, step->count);
     for (unsigned round = 0; round < rounds; round++) {
         step->pair[round] = time_fifo(fifo, step->count);
-        step->floor[round] = time_slots(&floor, step->count, 1);
+        step->floor[round] = time_floor_fifo(&floor, step->count);
         step->all_out[round] = time_all_out(lifo, leases, order, step->count);
-        step->all_out_floor[round] = time_slots(&floor, step->count, 2);
+        step->all_out_floor[round] = time_floor_all_out(&floor, order, step->count);
     }
-    close_slots(&floor);
+    close_floor(&floor);
     free(order);
     free(leases);
     many_require(corepool_pool_close(fifo, COREPOOL_INFINITE), "close");
     many_require(corepool_pool_close(lifo, COREPOOL_INFINITE), "close");
+    free(resources);
 }
 
 /* --- tables --- */
@@ -343,12 +397,13 @@ void many_print_pairs(unsigned pools, unsigned rounds)
     unsigned count = lay_steps(steps, 1, pools);
     for (unsigned i = 0; i < count; i++)
         measure_pools(&steps[i], rounds);
-    printf("  one thread; ns of CPU of a pair, of its floor in plain memory, and above it\n");
-    printf("  %8s %9s %9s %9s %7s\n", "pools", "pair", "floor", "above", "to 1");
+    printf("  one thread; ns of CPU of a pair, of its floor in free lists, and above it; one of the pools used\n");
+    printf("  %8s %9s %9s %9s %7s %9s %7s\n", "pools", "pair", "floor", "above", "to 1", "one used", "to 1");
     for (unsigned i = 0; i < count; i++) {
         printf("  %8u", steps[i].count);
         print_column(steps[i].pair, steps[i].floor, rounds, above(steps[0].pair, steps[0].floor, rounds));
-        printf("\n");
+        double one = bench_median(steps[i].one, rounds);
+        printf(" %9.1f %7.2f\n", one, one / bench_median(steps[0].one, rounds));
     }
     count = lay_steps(steps, 10, 10 * pools < COREPOOL_SIZE_MAX ? 10 * pools : COREPOOL_SIZE_MAX);
     for (unsigned i = 0; i < count; i++)
