@@ -180,6 +180,13 @@ __attribute__((noinline)) static int checkin_plainly(corepool_lease_t *lease, st
     return COREPOOL_OK;
 }
 
+/* The usual case where someone waits. */
+__attribute__((noinline)) static int checkin_to_manager(corepool_lease_t *lease, struct cp_thread *self)
+{
+    return end_by_message(lease, self, COREPOOL_REASON_NONE,
+                          ending_after(CP_SHELF_SOMEONE_WAITS, lease->worker->slice, self));
+}
+
 /* The shelf did not take it at once, and nothing has happened yet. */
 __attribute__((noinline)) static int checkin_unusually(corepool_lease_t *lease)
 {
@@ -188,12 +195,11 @@ __attribute__((noinline)) static int checkin_unusually(corepool_lease_t *lease)
                atomic_load_explicit(&lease->worker->holder, memory_order_relaxed) == self;
     if (!own)
         return checkin_slowly(lease);
-    const struct cp_slice *slice = lease->worker->slice;
-    uint32_t flags = atomic_load_explicit(&slice->shelf.flags, memory_order_relaxed);
+    uint32_t flags = atomic_load_explicit(&lease->worker->slice->shelf.flags, memory_order_relaxed);
     if (flags & CP_SHELF_PORTABLE)
         return checkin_portably(lease, self);
     if ((flags & (CP_SHELF_STOP_GIVE | CP_SHELF_LOOK_GIVE)) == CP_SHELF_WAITING)
-        return end_by_message(lease, self, COREPOOL_REASON_NONE, ending_after(CP_SHELF_SOMEONE_WAITS, slice, self));
+        return checkin_to_manager(lease, self);
     return flags == CP_SHELF_LOOK_TAKE ? checkin_plainly(lease, self) : checkin_slowly(lease);
 }
 

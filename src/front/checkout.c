@@ -452,24 +452,19 @@ static int checkout_taken(corepool_pool_t pool, const corepool_checkout_options_
     return COREPOOL_OK;
 }
 
-/* The usual case on an rseq shelf where only a checkin has something to look at. */
-static int checkout_plainly(corepool_pool_t pool, const corepool_checkout_options_t *options, corepool_lease_t *lease,
-                            struct cp_shelf *shelf)
+/* The usual case on an rseq shelf where only a checkin has something to look at, or the order is all that a checkout
+ * has to look at. */
+__attribute__((noinline)) static int checkout_beside(corepool_pool_t pool, const corepool_checkout_options_t *options,
+                                                     corepool_lease_t *lease, struct cp_shelf *shelf, uint32_t flags)
 {
     struct cp_item *item;
-    if (cp_rseq_take_newest(shelf, &item, CP_SHELF_STOP_TAKE | CP_SHELF_LOOK_TAKE) != CP_SHELF_DONE)
-        return checkout_slowly(pool, options, lease);
-    return checkout_taken(pool, options, lease, item);
-}
-
-/* The same where a checkout takes the oldest. */
-static int checkout_oldest(corepool_pool_t pool, const corepool_checkout_options_t *options, corepool_lease_t *lease,
-                           struct cp_shelf *shelf)
-{
-    struct cp_item *item;
-    if (cp_rseq_take_oldest(shelf, &item, CP_SHELF_STOP_TAKE) != CP_SHELF_DONE)
-        return checkout_slowly(pool, options, lease);
-    return checkout_taken(pool, options, lease, item);
+    enum cp_shelf_outcome outcome = CP_SHELF_LOOK;
+    if (flags == CP_SHELF_LOOK_GIVE)
+        outcome = cp_rseq_take_newest(shelf, &item, CP_SHELF_STOP_TAKE | CP_SHELF_LOOK_TAKE);
+    else if (!(flags & ~(CP_SHELF_LOOK_TAKE | CP_SHELF_LOOK_GIVE)) && cp_shelf_is(shelf, CP_TRAIT_ORDERED))
+        outcome = cp_rseq_take_oldest(shelf, &item, CP_SHELF_STOP_TAKE);
+    return outcome == CP_SHELF_DONE ? checkout_taken(pool, options, lease, item)
+                                    : checkout_slowly(pool, options, lease);
 }
 
 /* The usual case on a portable shelf whose lock is free; without calls but at its end. */
@@ -494,11 +489,9 @@ static int checkout_at(corepool_pool_t pool, const corepool_checkout_options_t *
 {
     struct cp_shelf *shelf = &slice->shelf;
     uint32_t flags = atomic_load_explicit(&shelf->flags, memory_order_relaxed);
-    if (flags == CP_SHELF_LOOK_GIVE)
-        return checkout_plainly(pool, options, lease, shelf);
-    if (!(flags & ~(CP_SHELF_LOOK_TAKE | CP_SHELF_LOOK_GIVE)) && cp_shelf_is(shelf, CP_TRAIT_ORDERED))
-        return checkout_oldest(pool, options, lease, shelf);
-    if (cp_unlikely(!(flags & CP_SHELF_PORTABLE) || flags & CP_SHELF_LOOK_TAKE))
+    if (cp_unlikely(!(flags & CP_SHELF_PORTABLE)))
+        return checkout_beside(pool, options, lease, shelf, flags);
+    if (cp_unlikely(flags & CP_SHELF_LOOK_TAKE))
         return checkout_slowly(pool, options, lease);
     return checkout_portable(pool, options, lease, shelf);
 }
