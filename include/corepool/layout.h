@@ -34,9 +34,10 @@ extern "C" {
 
 /* Of a thread; its own. */
 struct COREPOOL_LAYOUT_READ corepool_layout_thread {
-    uint64_t taken, ended; /* leases that it took, and those of them that it ended itself */
     char *rseq;            /* its struct rseq; cpu_id at 4, rseq_cs at 8 (linux/rseq.h) */
     uint32_t tag;          /* in the stamp of what it has put on a shelf */
+    uint32_t unused[9];
+    uint64_t taken, ended; /* leases that it took, and those of them that it ended itself */
 };
 
 struct COREPOOL_LAYOUT_READ corepool_layout_shelf {

@@ -22,15 +22,16 @@ struct cp_loop;
 #define CP_THREAD_TURNS 8
 
 struct cp_thread {
-    /* Read and written by the usual path, see corepool/layout.h. The thread's own: leases that it took, and those of them
-     * that it ended itself. */
-    uint64_t taken, ended;
+    /* Read and written by the usual path, see corepool/layout.h. */
     char *rseq;                    /* its area; where there is none, memory of its own that says so */
     uint32_t tag;                  /* CP_TAG_SHELVED + the record's number; fixed */
     uint32_t unsampled;            /* checkouts since the last one that noted its backtrace */
     struct corepool_shard *shard;  /* the shard that this thread is, or NULL */
     struct cp_loop *loop;          /* the loop that asynchronous checkouts complete on, or NULL */
     struct cp_list requests;       /* cache of requests for blocking */
+    /* Leases that it took, and those of them that it ended itself. Behind in their line, as the usual path reads what is in
+     * front of others: where two addresses end in the same twelve bits a load waits for the store before it. */
+    uint64_t taken, ended;
     uint64_t turn_of;              /* a slice's opening where it has waited and may go before others, or 0 … */
     int64_t turn_ends;             /* … until then */
     void *waits_for;               /* the keyed pool's making that it waits for, or NULL; under front/keyed.c's lock */
