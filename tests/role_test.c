@@ -161,6 +161,21 @@ Test(role, who_plays_is_not_kept_by_what_others_ask)
     laws_end();
 }
 
+static void start_crowd(struct caller *waiters, unsigned count, corepool_pool_t pool, unsigned first)
+{
+    for (unsigned i = first; i < count; i++) {
+        waiters[i] = (struct caller){.pool = pool};
+        caller_start(&waiters[i]);
+        laws_await_waiting(pool, i + 1);
+    }
+}
+
+static void expect_served(struct caller *waiters, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        caller_expect(&waiters[i], COREPOOL_OK);
+}
+
 /* The last of three finds all as it was when the second came. */
 Test(role, who_gives_back_to_a_crowd_that_is_paused_serves_nobody)
 {
@@ -171,19 +186,91 @@ Test(role, who_gives_back_to_a_crowd_that_is_paused_serves_nobody)
     laws_pin(laws_cpu_of(0)); /* and those that it starts */
     laws_await_idle(pool, 1);
     corepool_lease_t lease = laws_take(pool);
-    for (unsigned i = 0; i < 3; i++) {
-        waiters[i] = (struct caller){.pool = pool};
-        caller_start(&waiters[i]);
-        laws_await_waiting(pool, i + 1);
-    }
+    start_crowd(waiters, 3, pool, 0);
     cr_assert_eq(corepool_pool_pause(pool), COREPOOL_OK);
     poll(NULL, 0, LAWS_SHORT_MS); /* the thread sleeps by then */
     cr_assert_eq(corepool_checkin(&lease), COREPOOL_OK);
     cr_assert_eq(corepool_pool_stats(pool, &stats), COREPOOL_OK);
     cr_expect_eq(stats.grants, 0);
     cr_assert_eq(corepool_pool_resume(pool), COREPOOL_OK);
-    for (unsigned i = 0; i < 3; i++)
-        caller_expect(&waiters[i], COREPOOL_OK);
+    expect_served(waiters, 3);
+    laws_end();
+}
+
+/* Waits, and notes which of the pool's workers it has got. */
+struct noter {
+    corepool_pool_t pool;
+    unsigned serial;
+    pthread_t thread;
+};
+
+static void *run_noter(void *arg)
+{
+    struct noter *noter = arg;
+    corepool_lease_t lease;
+    if (laws_checkout(noter->pool, COREPOOL_INFINITE, &lease) != COREPOOL_OK)
+        return NULL;
+    noter->serial = ((struct laws_unit *)lease.resource)->serial;
+    corepool_checkin(&lease);
+    return NULL;
+}
+
+Test(role, who_gives_back_to_a_crowd_what_is_to_be_replaced_hands_on_nothing)
+{
+    struct laws_count count = {0};
+    corepool_pool_t pool = laws_start_one(&laws_plain_class, &count, 1, 0);
+    struct noter first = {.pool = pool};
+    struct caller waiters[3];
+    laws_pin(laws_cpu_of(0)); /* and those that it starts */
+    laws_await_idle(pool, 1);
+    corepool_lease_t lease = laws_take(pool);
+    pthread_create(&first.thread, NULL, run_noter, &first);
+    laws_await_waiting(pool, 1);
+    cr_assert_eq(corepool_pool_flush(pool, COREPOOL_FLUSH_NOW), COREPOOL_OK);
+    poll(NULL, 0, LAWS_SHORT_MS); /* the thread sleeps by then */
+    start_crowd(waiters, 3, pool, 1);
+    cr_assert_eq(corepool_checkin(&lease), COREPOOL_OK);
+    pthread_join(first.thread, NULL);
+    cr_expect_eq(first.serial, 1);
+    expect_served(waiters + 1, 2);
+    laws_end();
+}
+
+/* Of two who end one lease on two CPUs at once, the one whose swap has not stayed. */
+Test(role, who_gives_back_to_a_crowd_what_another_has_by_now_hands_on_nothing)
+{
+    struct laws_count count = {0};
+    corepool_pool_t pool = laws_start_one(&laws_plain_class, &count, 1, 0);
+    struct caller waiters[3];
+    laws_pin(laws_cpu_of(0)); /* and those that it starts */
+    laws_await_idle(pool, 1);
+    corepool_lease_t lease = laws_take(pool);
+    start_crowd(waiters, 3, pool, 0);
+    poll(NULL, 0, LAWS_SHORT_MS); /* the thread sleeps by then */
+    cr_expect(cp_slice_take_back(lease.worker));
+    cr_expect_eq(laws_stats(pool).grants, 0);
+    cr_assert_eq(corepool_checkin(&lease), COREPOOL_OK);
+    expect_served(waiters, 3);
+    laws_end();
+}
+
+/* And the entry that such an ending leaves, to be dropped, meets the next one: who looks at the list without
+ * playing may take the worker there. */
+Test(role, what_is_still_on_the_returned_list_is_taken_in_from_there_only)
+{
+    struct laws_count count = {0};
+    corepool_pool_t pool = laws_start_one(&laws_plain_class, &count, 1, 0);
+    laws_await_idle(pool, 1);
+    poll(NULL, 0, LAWS_SHORT_MS); /* the thread sleeps by then */
+    corepool_lease_t lease = laws_take(pool);
+    cp_slot *slot = lease.worker;
+    cp_slice_return(slot, false);
+    cr_assert(cp_shelf_claim(&slot->slice->shelf, &slot->item, lease.generation,
+                             cp_stamp_passed(lease.generation, CP_TAG_RETURNED)));
+    cr_expect_not(cp_slice_take_back(slot));
+    cp_slice_return(slot, true);
+    laws_await_idle(pool, 1);
+    cp_self->ended++;
     laws_end();
 }
 

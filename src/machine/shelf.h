@@ -36,7 +36,7 @@
  * the sequence: it excludes every giver on this CPU, but not a simultaneous compare-and-swap on another CPU by
  * a program that ends one lease twice at once. Then both swaps succeed and the plain store is the one that
  * stays; the item is also on the returned list, where the collector finds a stamp that does not say
- * RETURNED and drops that entry. See core/slot.h. */
+ * RETURNED and drops that entry; or the other giver plays the manager, and finds the same. See core/slot.h. */
 #ifndef CP_MACHINE_SHELF_H
 #define CP_MACHINE_SHELF_H
 

@@ -210,6 +210,9 @@ bool cp_slice_take_back(cp_slot *slot)
 {
     struct cp_slice *slice = slot->slice;
     struct corepool_shard *shard = slice->shard;
+    /* Of one lease that was ended on two CPUs at once (shelf.h): its entry is still on the list, where a caller may take it. */
+    if (atomic_load_explicit(&slot->listed, memory_order_relaxed))
+        return false;
     /* Who is here after the swap sees what a give that was under way then has made of the stamp: see shelf.h. */
     if (!cp_slice_is_here(slice) || !cp_shard_begin_play(shard))
         return false;

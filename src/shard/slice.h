@@ -8,7 +8,8 @@
  * class from then on.
  *
  * How a slot comes back: give puts it on the shelf; when that cannot be (someone waits, elsewhere, closed, doomed, to
- * be removed) it goes on the slice's returned list. The manager empties that list whenever it is nudged, and after it
+ * be removed) it goes on the slice's returned list; or, if someone waits or it is to be removed, and nobody plays the manager,
+ * its giver does so and takes the slot in at once. The manager empties that list whenever it is nudged, and after it
  * has set `waiting`. A giver from elsewhere nudges only when the shelf wants the manager:
  *
  *     giver:    push on returned         then read `waiting`   → nudge if set
@@ -286,7 +287,7 @@ void cp_slice_return(cp_slot *slot, bool wake);
 void cp_slice_keep(cp_slot *slot);
 
 /* Instead of cp_slice_return with `wake`: the caller plays the manager and takes the slot in. False: it is not here, or another
- * plays; nothing has been done. Thread: any. */
+ * plays, or an entry of an earlier ending is still on the list; nothing has been done. Thread: any. */
 bool cp_slice_take_back(cp_slot *slot);
 
 /* Whether the thread may go before those who wait. Thread: self. */
