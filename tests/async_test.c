@@ -1,6 +1,7 @@
 /* tests/async_test.c: asynchronous checkouts of code that lives on a shard. */
 #include <criterion/criterion.h>
 
+#include <poll.h>
 #include <string.h>
 
 #include "support/callers.h"
@@ -63,6 +64,30 @@ Test(async, an_idle_worker_is_had_before_the_call_returns)
     cr_expect_null(call.request.impl, "it did not wait");
     laws_on_shard(0, check_in, &call);
     cr_expect_eq(call.ended, COREPOOL_OK);
+    laws_end();
+}
+
+static void *check_in_cancelled(void *lease)
+{
+    pthread_cancel(pthread_self());
+    corepool_checkin(lease);
+    return NULL;
+}
+
+Test(async, who_is_cancelled_in_its_checkin_wakes_who_waits_first)
+{
+    struct laws_count count = {0};
+    struct shard_call call = {.pool = start_one(&count, 1), .timeout_ms = COREPOOL_INFINITE};
+    corepool_lease_t lease = laws_take(call.pool);
+    pthread_t thread;
+    laws_on_shard(0, ask, &call);
+    laws_await_waiting(call.pool, 1);
+    poll(NULL, 0, LAWS_SHORT_MS); /* its loop sleeps by then */
+    cr_assert_eq(pthread_create(&thread, NULL, check_in_cancelled, &lease), 0);
+    pthread_join(thread, NULL);
+    laws_await_count(&call.outcome.called, 1);
+    cr_expect_eq(call.outcome.status, COREPOOL_OK);
+    laws_on_shard(0, check_in, &call);
     laws_end();
 }
 

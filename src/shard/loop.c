@@ -4,6 +4,7 @@
  * in while it is between push and wake, so that closing can wait for it: after that no one touches the handle. */
 #include "shard/loop.h"
 
+#include <pthread.h>
 #include <sched.h>
 #include <string.h>
 
@@ -52,12 +53,22 @@ int cp_loop_open(struct cp_loop *loop, uv_loop_t *uv, struct cp_thread *thread)
     return COREPOOL_OK;
 }
 
+/* Its write is a cancellation point. A thread that ended there would take the wake-up with it, and the manager's role if it
+ * plays that; it ends at the next point in the program. */
+static void wake_uncancelled(struct cp_loop *loop)
+{
+    int before;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
+    uv_async_send(&loop->wake); /* fails for closed handles only */
+    pthread_setcancelstate(before, NULL);
+}
+
 bool cp_loop_send(struct cp_loop *loop, struct cp_message *message)
 {
     atomic_fetch_add(&loop->senders, 1); /* before the push: pairs with the load in refuse_messages */
     enum cp_post post = cp_mailbox_post(&loop->mailbox, message);
     if (post == CP_POST_FIRST)
-        uv_async_send(&loop->wake); /* fails for closed handles only */
+        wake_uncancelled(loop);
     atomic_fetch_sub(&loop->senders, 1);
     return post != CP_POST_CLOSED;
 }
@@ -66,7 +77,7 @@ void cp_loop_wake(struct cp_loop *loop)
 {
     atomic_fetch_add(&loop->senders, 1); /* as above */
     if (atomic_load(&loop->mailbox.newest) != cp_mailbox_closed(&loop->mailbox))
-        uv_async_send(&loop->wake);
+        wake_uncancelled(loop);
     atomic_fetch_sub(&loop->senders, 1);
 }
 
