@@ -5,7 +5,8 @@
  * missing from the useful share: the CPU time within holds, of all CPU time there was. Every CPU has as many of the
  * threads as of the resources; pinned, threads stay there; free, the kernel moves them about. Next to corepool, without
  * and with barging: the least that is fair (a bare hand-off), and two that let who comes by go first. Every round runs each
- * of them once; shares are medians over the rounds, waits are those of all rounds together (to 3 %).
+ * of them once; shares are medians over the rounds, waits are those of all rounds together (to 3 %), without the first moments
+ * of a run.
  * Usage: waiting [ROUNDS [MILLISECONDS of each run [THREADS [BARGING_US]]]]. */
 #include "waiting.h"
 
@@ -117,14 +118,20 @@ struct load {
 struct client {
     pthread_t thread;
     int cpu; /* -1: free */
+    uint64_t taken;
+    /* Once all were there for a while. */
     int64_t useful; /* ns of CPU time within holds */
-    int64_t begin, end;
+    int64_t end;
     struct waits waits;
 };
 
+/* The first threads find everything idle and nobody waiting: they run until the kernel takes the CPU away, and what the kernel
+ * holds against them for that takes as long to be over. That is not waiting as it is under load. */
+#define SETTLE_MS 150
+
 static struct client *clients;
 static pthread_barrier_t start;
-static _Atomic bool stop;
+static _Atomic bool stop, settled;
 static const struct contender *contender;
 static uint64_t hold_turns;
 
@@ -146,13 +153,17 @@ static void *live(void *arg)
     if (client->cpu >= 0)
         bench_pin(client->cpu);
     pthread_barrier_wait(&start);
-    client->begin = bench_now_ns();
     while (!atomic_load_explicit(&stop, memory_order_relaxed)) {
+        bool counts = atomic_load_explicit(&settled, memory_order_relaxed);
         int64_t asked = bench_now_ns();
         struct resource *resource = contender->take();
-        note(&client->waits, (uint64_t)(bench_now_ns() - asked));
-        client->useful += hold(resource);
+        int64_t waited = bench_now_ns() - asked, useful = hold(resource);
         contender->give(resource);
+        client->taken++;
+        if (!counts)
+            continue;
+        note(&client->waits, (uint64_t)waited);
+        client->useful += useful;
     }
     client->end = bench_now_ns();
     return NULL;
@@ -187,36 +198,44 @@ static uint64_t sum_uses(unsigned count)
     return uses;
 }
 
+static void sleep_ms(unsigned ms)
+{
+    const struct timespec time = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L};
+    nanosleep(&time, NULL);
+}
+
 /* Adds a run to the outcome; returns its useful share. */
 static double run(const struct load *load, unsigned threads, unsigned ms, struct outcome *outcome)
 {
-    const struct timespec time = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L};
     unsigned cpus = bench_usable_cpus();
-    int64_t useful = 0, begin = INT64_MAX, end = 0;
-    uint64_t waits = 0;
+    int64_t useful = 0, end = 0;
+    uint64_t taken = 0, counted = outcome->waits.count;
     hold_turns = turns_per_us * load->hold_us;
     memset(resources, 0, sizeof resources);
     contender->open(cpus, load->per_cpu);
     atomic_store(&stop, false);
+    atomic_store(&settled, false);
     start_clients(threads, load->pinned);
     pthread_barrier_wait(&start);
-    nanosleep(&time, NULL);
+    sleep_ms(SETTLE_MS);
+    int64_t begin = bench_now_ns();
+    atomic_store(&settled, true);
+    sleep_ms(ms);
     atomic_store(&stop, true);
     for (unsigned i = 0; i < threads; i++) {
         pthread_join(clients[i].thread, NULL);
-        begin = clients[i].begin < begin ? clients[i].begin : begin;
         end = clients[i].end > end ? clients[i].end : end;
         useful += clients[i].useful;
-        waits += clients[i].waits.count;
+        taken += clients[i].taken;
         add(&outcome->waits, &clients[i].waits);
     }
     double wall = (double)(end - begin);
     pthread_barrier_destroy(&start);
     uint64_t uses = sum_uses(cpus * load->per_cpu);
-    BENCH_REQUIRE(uses == waits && uses > 0, "%s: %llu uses, %llu takes", contender->name,
-                  (unsigned long long)uses, (unsigned long long)waits);
+    BENCH_REQUIRE(uses == taken && uses > 0, "%s: %llu uses, %llu takes", contender->name,
+                  (unsigned long long)uses, (unsigned long long)taken);
     contender->close(uses);
-    outcome->holds += (double)uses / wall * 1e9;
+    outcome->holds += (double)(outcome->waits.count - counted) / wall * 1e9;
     return (double)useful / (cpus * wall);
 }
 
