@@ -87,7 +87,8 @@ static double quantile(const struct waits *waits, uint64_t one_in)
 
 static uint64_t turns_per_us;
 
-static void spin(uint64_t turns)
+/* One loop for calibration and holds: copies of it may lie at other places, and run at another speed. */
+__attribute__((noinline)) static void spin(uint64_t turns)
 {
     for (uint64_t i = 0; i < turns; i++)
         __asm__ volatile("" ::: "memory");
