@@ -161,6 +161,18 @@ Test(role, who_plays_is_not_kept_by_what_others_ask)
     laws_end();
 }
 
+static bool is_token_free(void *arg)
+{
+    (void)arg;
+    return atomic_load(&laws_runtime()->shard[0].token.state) == CP_TOKEN_FREE;
+}
+
+/* The shard's thread has done what it had to do: the next to give back plays. */
+static void await_free_token(void)
+{
+    cr_assert(laws_eventually(is_token_free, NULL), "the shard's thread keeps the manager's role");
+}
+
 static void start_crowd(struct caller *waiters, unsigned count, corepool_pool_t pool, unsigned first)
 {
     for (unsigned i = first; i < count; i++) {
@@ -183,12 +195,11 @@ Test(role, who_gives_back_to_a_crowd_that_is_paused_serves_nobody)
     corepool_pool_t pool = laws_start_one(&laws_plain_class, &count, 1, 0);
     struct caller waiters[3];
     corepool_stats_t stats;
-    laws_pin(laws_cpu_of(0)); /* and those that it starts */
     laws_await_idle(pool, 1);
     corepool_lease_t lease = laws_take(pool);
     start_crowd(waiters, 3, pool, 0);
     cr_assert_eq(corepool_pool_pause(pool), COREPOOL_OK);
-    poll(NULL, 0, LAWS_SHORT_MS); /* the thread sleeps by then */
+    await_free_token();
     cr_assert_eq(corepool_checkin(&lease), COREPOOL_OK);
     cr_assert_eq(corepool_pool_stats(pool, &stats), COREPOOL_OK);
     cr_expect_eq(stats.grants, 0);
@@ -221,13 +232,12 @@ Test(role, who_gives_back_to_a_crowd_what_is_to_be_replaced_hands_on_nothing)
     corepool_pool_t pool = laws_start_one(&laws_plain_class, &count, 1, 0);
     struct noter first = {.pool = pool};
     struct caller waiters[3];
-    laws_pin(laws_cpu_of(0)); /* and those that it starts */
     laws_await_idle(pool, 1);
     corepool_lease_t lease = laws_take(pool);
     pthread_create(&first.thread, NULL, run_noter, &first);
     laws_await_waiting(pool, 1);
     cr_assert_eq(corepool_pool_flush(pool, COREPOOL_FLUSH_NOW), COREPOOL_OK);
-    poll(NULL, 0, LAWS_SHORT_MS); /* the thread sleeps by then */
+    await_free_token();
     start_crowd(waiters, 3, pool, 1);
     cr_assert_eq(corepool_checkin(&lease), COREPOOL_OK);
     pthread_join(first.thread, NULL);
@@ -242,11 +252,10 @@ Test(role, who_gives_back_to_a_crowd_what_another_has_by_now_hands_on_nothing)
     struct laws_count count = {0};
     corepool_pool_t pool = laws_start_one(&laws_plain_class, &count, 1, 0);
     struct caller waiters[3];
-    laws_pin(laws_cpu_of(0)); /* and those that it starts */
     laws_await_idle(pool, 1);
     corepool_lease_t lease = laws_take(pool);
     start_crowd(waiters, 3, pool, 0);
-    poll(NULL, 0, LAWS_SHORT_MS); /* the thread sleeps by then */
+    await_free_token();
     cr_expect(cp_slice_take_back(lease.worker));
     cr_expect_eq(laws_stats(pool).grants, 0);
     cr_assert_eq(corepool_checkin(&lease), COREPOOL_OK);
@@ -261,7 +270,7 @@ Test(role, what_is_still_on_the_returned_list_is_taken_in_from_there_only)
     struct laws_count count = {0};
     corepool_pool_t pool = laws_start_one(&laws_plain_class, &count, 1, 0);
     laws_await_idle(pool, 1);
-    poll(NULL, 0, LAWS_SHORT_MS); /* the thread sleeps by then */
+    await_free_token();
     corepool_lease_t lease = laws_take(pool);
     cp_slot *slot = lease.worker;
     cp_slice_return(slot, false);

@@ -591,8 +591,10 @@ static uint32_t flags_of(const struct cp_slice_config *config)
 static uint32_t traits_of(const struct cp_slice_config *config)
 {
     bool threaded = config->core.managed || config->cls->cancelled || config->on_event;
-    return (config->fifo ? CP_TRAIT_FIFO : 0u) | (config->fifo && !is_looked_at(config) ? CP_TRAIT_ORDERED : 0u) | (config->core.managed ? CP_TRAIT_MANAGED : 0u) |
-           (config->serialised ? CP_TRAIT_SERIALISED : 0u) | (threaded ? CP_TRAIT_THREADED : 0u);
+    bool ordered = config->fifo && !is_looked_at(config);
+    return (config->fifo ? CP_TRAIT_FIFO : 0u) | (ordered ? CP_TRAIT_ORDERED : 0u) |
+           (config->core.managed ? CP_TRAIT_MANAGED : 0u) | (config->serialised ? CP_TRAIT_SERIALISED : 0u) |
+           (threaded ? CP_TRAIT_THREADED : 0u);
 }
 
 static void reset_histogram(_Atomic(struct cp_histogram *) *histogram)
