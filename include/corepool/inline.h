@@ -42,6 +42,8 @@ corepool_inline_checkout(corepool_pool_t pool, const corepool_checkout_options_t
         outcome = corepool_layout_checkout(pool, self, lease, 0);
     if (__builtin_expect(outcome == COREPOOL_LAYOUT_DONE, 1))
         return COREPOOL_OK;
+    if (outcome == COREPOOL_LAYOUT_UNSEEN)
+        return corepool_layout_note(lease->worker);
     corepool_lease_t whole; /* in memory, so that *lease need not be */
     int status = corepool_checkout(pool, options, &whole);
     *lease = whole;

@@ -26,7 +26,7 @@ extern "C" {
 
 /* The version that this header describes, unless the program has chosen 0: no layout, never inline. */
 #ifndef COREPOOL_LAYOUT_VERSION
-#define COREPOOL_LAYOUT_VERSION 2
+#define COREPOOL_LAYOUT_VERSION 3
 #endif
 
 #define COREPOOL_LAYOUT_TLS __attribute__((tls_model("initial-exec"))) /* as the library itself; one load to find */
@@ -36,8 +36,8 @@ extern "C" {
 struct COREPOOL_LAYOUT_READ corepool_layout_thread {
     char *rseq;            /* its struct rseq; cpu_id at 4, rseq_cs at 8 (linux/rseq.h) */
     uint32_t tag;          /* in the stamp of what it has put on a shelf */
-    uint32_t unused[9];
-    uint64_t taken, ended; /* leases that it took, and those of them that it ended itself */
+    uint32_t many;         /* nonzero: it need not be told what it takes any more */
+    struct corepool_layout_slot *seen[2]; /* what it was told of last, the newest first */
 };
 
 struct COREPOOL_LAYOUT_READ corepool_layout_shelf {
@@ -77,8 +77,13 @@ extern COREPOOL_PUBLIC COREPOOL_LAYOUT_TLS __thread struct corepool_layout_threa
 extern COREPOOL_PUBLIC COREPOOL_LAYOUT_TLS __thread struct corepool_layout_thread *corepool_layout_client_1;
 extern COREPOOL_PUBLIC COREPOOL_LAYOUT_TLS __thread struct corepool_layout_thread *corepool_layout_self_2;
 extern COREPOOL_PUBLIC COREPOOL_LAYOUT_TLS __thread struct corepool_layout_thread *corepool_layout_client_2;
+extern COREPOOL_PUBLIC COREPOOL_LAYOUT_TLS __thread struct corepool_layout_thread *corepool_layout_self_3;
+extern COREPOOL_PUBLIC COREPOOL_LAYOUT_TLS __thread struct corepool_layout_thread *corepool_layout_client_3;
 
-#if COREPOOL_LAYOUT_VERSION == 2
+#if COREPOOL_LAYOUT_VERSION == 3
+#define COREPOOL_LAYOUT_SELF corepool_layout_self_3
+#define COREPOOL_LAYOUT_CLIENT corepool_layout_client_3
+#elif COREPOOL_LAYOUT_VERSION == 2
 #define COREPOOL_LAYOUT_SELF corepool_layout_self_2
 #define COREPOOL_LAYOUT_CLIENT corepool_layout_client_2
 #elif COREPOOL_LAYOUT_VERSION == 1
@@ -92,12 +97,16 @@ extern COREPOOL_PUBLIC COREPOOL_LAYOUT_TLS __thread struct corepool_layout_threa
 /* The version that the library speaks. Thread: any. Never blocks. */
 COREPOOL_PUBLIC unsigned corepool_layout_version(void);
 
+/* Tells the calling thread's record what it has taken, after COREPOOL_LAYOUT_UNSEEN. Returns COREPOOL_OK. Never blocks. */
+COREPOOL_PUBLIC int corepool_layout_note(corepool_worker_t *worker);
+
 /* Ends a lease after COREPOOL_LAYOUT_MARKED, from which it returns at once, on the same thread. Returns as
  * corepool_checkin. */
 COREPOOL_PUBLIC int corepool_layout_end_marked(corepool_lease_t *lease);
 
 enum corepool_layout_outcome {
     COREPOOL_LAYOUT_DONE,
+    COREPOOL_LAYOUT_UNSEEN,    /* done; corepool_layout_note is to be told */
     COREPOOL_LAYOUT_UNUSUAL,   /* nothing has happened: the exported function knows what to do */
     COREPOOL_LAYOUT_DEEP,      /* nothing has happened: this is for the step that goes into the ring */
     COREPOOL_LAYOUT_RESTARTED, /* nothing has happened: the kernel got in the way */
@@ -232,21 +241,6 @@ restarted:
     return COREPOOL_LAYOUT_RESTARTED;
 }
 
-/* Whether the thread took it: as the atomic load and comparison that it stands for, which compilers do not make one. */
-static inline __attribute__((always_inline)) int corepool_layout_is_held_by(const struct corepool_layout_slot *slot,
-                                                                            const struct corepool_layout_thread *self)
-{
-    __asm__ volatile goto("cmpq %[self], %[holder]\n\t"
-                          "jne %l[other]\n\t"
-                          :
-                          : [holder] "m"(slot->holder), [self] "r"(self)
-                          : "cc"
-                          : other);
-    return 1;
-other:
-    return 0;
-}
-
 /* --- give: on top, or deep: what was there goes into the ring --- */
 
 /* The shelf is this CPU's, nothing stops the usual case there, and the lease is one. It leaves 0 in `at`, as above. */
@@ -355,12 +349,6 @@ static inline enum corepool_layout_outcome corepool_layout_give(struct corepool_
     return COREPOOL_LAYOUT_UNUSUAL;
 }
 
-static inline int corepool_layout_is_held_by(const struct corepool_layout_slot *slot,
-                                             const struct corepool_layout_thread *self)
-{
-    return __atomic_load_n(&slot->holder, __ATOMIC_RELAXED) == self;
-}
-
 static inline enum corepool_layout_outcome corepool_layout_take_deep(const struct corepool_layout_pool *pool,
                                                                      uint64_t handle, char *rseq,
                                                                      struct corepool_layout_slot **found)
@@ -377,7 +365,15 @@ static inline enum corepool_layout_outcome corepool_layout_give_deep(struct core
 
 #endif
 
-/* The usual checkout: *lease filled on DONE, else untouched. self: the calling thread's, not NULL; pool.impl not NULL; deep:
+/* Whether the thread's record holds what it takes for known: it is one of the last two, or there were so many that it does not
+ * matter. */
+static inline __attribute__((always_inline)) int corepool_layout_knows(const struct corepool_layout_thread *self,
+                                                                       const struct corepool_layout_slot *slot)
+{
+    return __builtin_expect(self->seen[0] == slot, 1) || self->seen[1] == slot || self->many;
+}
+
+/* The usual checkout: *lease filled on DONE and UNSEEN, else untouched. self: the calling thread's, not NULL; pool.impl not NULL; deep:
  * which step, a constant. */
 static inline __attribute__((always_inline)) enum corepool_layout_outcome
 corepool_layout_checkout(corepool_pool_t pool, struct corepool_layout_thread *self, corepool_lease_t *lease, int deep)
@@ -394,11 +390,10 @@ corepool_layout_checkout(corepool_pool_t pool, struct corepool_layout_thread *se
     uint64_t stamp = (slot->stamp & ~COREPOOL_LAYOUT_TAG_MASK) + COREPOOL_LAYOUT_TAG_MASK + 1;
     __atomic_store_n(&slot->holder, self, __ATOMIC_RELAXED);
     __atomic_store_n(&slot->stamp, stamp, __ATOMIC_RELEASE);
-    self->taken++;
     lease->resource = __atomic_load_n(&slot->resource, __ATOMIC_RELAXED);
     lease->worker = (corepool_worker_t *)(void *)slot;
     lease->generation = stamp;
-    return COREPOOL_LAYOUT_DONE;
+    return corepool_layout_knows(self, slot) ? COREPOOL_LAYOUT_DONE : COREPOOL_LAYOUT_UNSEEN;
 }
 
 /* The usual checkin: *lease zeroed on DONE, else untouched. self: the calling thread's, or NULL; lease not NULL. */
@@ -407,14 +402,13 @@ corepool_layout_checkin(struct corepool_layout_thread *self, corepool_lease_t *l
 {
     struct corepool_layout_slot *slot = (struct corepool_layout_slot *)(void *)lease->worker;
     uint64_t leased = lease->generation;
-    if (__builtin_expect(!slot, 0) || __builtin_expect(!self, 0) || !corepool_layout_is_held_by(slot, self))
+    if (__builtin_expect(!slot, 0) || __builtin_expect(!self, 0))
         return COREPOOL_LAYOUT_UNUSUAL;
     enum corepool_layout_outcome outcome =
         deep ? corepool_layout_give_deep(slot->shelf, slot, leased, leased | self->tag, self->rseq)
              : corepool_layout_give(slot->shelf, slot, leased, leased | self->tag, self->rseq);
     if (__builtin_expect(outcome != COREPOOL_LAYOUT_DONE, 0))
         return outcome;
-    self->ended++;
     lease->resource = NULL;
     lease->worker = NULL;
     lease->generation = 0;

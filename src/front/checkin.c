@@ -17,12 +17,6 @@ void cp_slot_hand_over(cp_slot *slot, uint32_t tag, corepool_reason_t reason)
     cp_slice_return(slot, true);
 }
 
-/* The end of another thread's lease is not counted: that thread will look for it at its own end, and not find it. */
-static void count_end(struct cp_thread *self, const struct cp_thread *holder)
-{
-    self->ended += holder == self;
-}
-
 static int stale(void)
 {
     return cp_fail(COREPOOL_ESTALE, "the lease was ended before: checked in twice, or reclaimed");
@@ -43,10 +37,9 @@ static void hand_back(cp_slot *slot, enum ending ending)
         cp_slice_return(slot, ending == WAKE);
 }
 
-static int end_by_message(corepool_lease_t *lease, struct cp_thread *self, uint32_t reason, enum ending ending)
+static int end_by_message(corepool_lease_t *lease, uint32_t reason, enum ending ending)
 {
     cp_slot *slot = lease->worker;
-    struct cp_thread *holder = atomic_load_explicit(&slot->holder, memory_order_relaxed);
     uint32_t tag = reason == COREPOOL_REASON_NONE ? CP_TAG_RETURNED : CP_TAG_REMOVED;
     if (!cp_shelf_claim(&slot->slice->shelf, &slot->item, lease->generation,
                         cp_stamp_passed(lease->generation, tag)))
@@ -55,7 +48,6 @@ static int end_by_message(corepool_lease_t *lease, struct cp_thread *self, uint3
     atomic_store_explicit(&slot->reason, reason, memory_order_relaxed);
     atomic_store_explicit(&slot->client, lease->resource, memory_order_relaxed);
     hand_back(slot, ending);
-    count_end(self, holder);
     *lease = (corepool_lease_t){0};
     return COREPOOL_OK;
 }
@@ -71,15 +63,13 @@ static enum ending ending_after(enum cp_shelf_outcome outcome, const struct cp_s
 static int end_after(corepool_lease_t *lease, struct cp_thread *self, enum cp_shelf_outcome first)
 {
     cp_slot *slot = lease->worker;
-    struct cp_thread *holder = atomic_load_explicit(&slot->holder, memory_order_relaxed);
     enum cp_shelf_outcome outcome =
         cp_shelf_give_again(&slot->slice->shelf, &slot->item, lease->generation,
                             cp_stamp_passed(lease->generation, self->tag), first);
     if (outcome == CP_SHELF_STALE)
         return stale();
     if (outcome != CP_SHELF_DONE)
-        return end_by_message(lease, self, COREPOOL_REASON_NONE, ending_after(outcome, slot->slice, self));
-    count_end(self, holder);
+        return end_by_message(lease, COREPOOL_REASON_NONE, ending_after(outcome, slot->slice, self));
     *lease = (corepool_lease_t){0};
     return COREPOOL_OK;
 }
@@ -96,13 +86,10 @@ int cp_lease_end(corepool_lease_t *lease, struct cp_thread *self, uint32_t reaso
     if (cp_slot_stamp(lease->worker) == lease->generation)
         cp_lease_count_hold(lease->worker, lease->generation);
     if (reason != COREPOOL_REASON_NONE)
-        return end_by_message(lease, self, reason, WAKE);
-    /* The holder is looked up before the slot may be another's. */
-    struct cp_thread *holder = atomic_load_explicit(&lease->worker->holder, memory_order_relaxed);
+        return end_by_message(lease, reason, WAKE);
     enum cp_shelf_outcome outcome = put_on_shelf(lease, self, CP_SHELF_STOP_GIVE);
     if (outcome != CP_SHELF_DONE)
         return end_after(lease, self, outcome);
-    count_end(self, holder);
     *lease = (corepool_lease_t){0};
     return COREPOOL_OK;
 }
@@ -162,7 +149,6 @@ __attribute__((noinline)) static int checkin_portably(corepool_lease_t *lease, s
             cp_lock_wake(&shelf->lock);
         return checkin_slowly(lease);
     }
-    self->ended++;
     *lease = (corepool_lease_t){0};
     return wake ? wake_and_succeed(&shelf->lock) : COREPOOL_OK;
 }
@@ -175,7 +161,6 @@ __attribute__((noinline)) static int checkin_plainly(corepool_lease_t *lease, st
         return checkin_slowly(lease);
     if (cp_unlikely(outcome != CP_SHELF_DONE))
         return end_after(lease, self, outcome);
-    self->ended++;
     *lease = (corepool_lease_t){0};
     return COREPOOL_OK;
 }
@@ -183,7 +168,7 @@ __attribute__((noinline)) static int checkin_plainly(corepool_lease_t *lease, st
 /* The usual case where someone waits. */
 __attribute__((noinline)) static int checkin_to_manager(corepool_lease_t *lease, struct cp_thread *self)
 {
-    return end_by_message(lease, self, COREPOOL_REASON_NONE,
+    return end_by_message(lease, COREPOOL_REASON_NONE,
                           ending_after(CP_SHELF_SOMEONE_WAITS, lease->worker->slice, self));
 }
 
@@ -191,9 +176,7 @@ __attribute__((noinline)) static int checkin_to_manager(corepool_lease_t *lease,
 __attribute__((noinline)) static int checkin_unusually(corepool_lease_t *lease)
 {
     struct cp_thread *self = cp_self;
-    bool own = lease->worker && self &&
-               atomic_load_explicit(&lease->worker->holder, memory_order_relaxed) == self;
-    if (!own)
+    if (!lease->worker || !self)
         return checkin_slowly(lease);
     uint32_t flags = atomic_load_explicit(&lease->worker->slice->shelf.flags, memory_order_relaxed);
     if (flags & CP_SHELF_PORTABLE)
@@ -228,8 +211,7 @@ __attribute__((noinline)) static int checkin_deep(corepool_lease_t *lease)
     return cp_likely(outcome == COREPOOL_LAYOUT_DONE) ? COREPOOL_OK : checkin_otherwise(outcome, lease);
 }
 
-/* The usual case, a lease that this thread took from a class without a checkin callback and gives back on its CPU, is
- * kept free of calls. */
+/* The usual case, a lease of a class without a checkin callback that is given back on its CPU, is kept free of calls. */
 cp_hot int corepool_checkin(corepool_lease_t *lease)
 {
     if (cp_unlikely(!lease))

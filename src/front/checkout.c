@@ -228,7 +228,7 @@ int cp_checkout_granted(struct cp_checkout *checkout, cp_slot *slot, uint64_t st
                         corepool_lease_t *lease)
 {
     atomic_store_explicit(&slot->holder, checkout->self, memory_order_relaxed);
-    checkout->self->taken++;
+    cp_thread_note(checkout->self, slot);
     begin_turn(slot->slice, checkout->self);
     lease->resource = atomic_load_explicit(&slot->resource, memory_order_relaxed);
     lease->worker = slot;
@@ -534,6 +534,8 @@ __attribute__((noinline)) static int checkout_restarted(corepool_pool_t pool, co
 static int checkout_otherwise(enum corepool_layout_outcome outcome, corepool_pool_t pool,
                               const corepool_checkout_options_t *options, corepool_lease_t *lease)
 {
+    if (outcome == COREPOOL_LAYOUT_UNSEEN)
+        return corepool_layout_note(lease->worker);
     return outcome == COREPOOL_LAYOUT_RESTARTED ? checkout_restarted(pool, options, lease)
                                                 : checkout_unusually(pool, options, lease);
 }

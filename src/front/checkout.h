@@ -45,7 +45,7 @@ static inline void cp_checkout_lease(cp_slot *slot, struct cp_thread *self, core
     uint64_t stamp = cp_stamp_next_lease(cp_slot_stamp(slot));
     atomic_store_explicit(&slot->holder, self, memory_order_relaxed);
     cp_slot_set_stamp(slot, stamp);
-    self->taken++;
+    cp_thread_note(self, slot);
     lease->resource = atomic_load_explicit(&slot->resource, memory_order_relaxed);
     lease->worker = slot;
     lease->generation = stamp;

@@ -6,8 +6,16 @@ __thread struct corepool_layout_thread *corepool_layout_self_0;
 __thread struct corepool_layout_thread *corepool_layout_client_0;
 __thread struct corepool_layout_thread *corepool_layout_self_1;
 __thread struct corepool_layout_thread *corepool_layout_client_1;
+__thread struct corepool_layout_thread *corepool_layout_self_2;
+__thread struct corepool_layout_thread *corepool_layout_client_2;
 
 unsigned corepool_layout_version(void)
 {
     return COREPOOL_LAYOUT_VERSION;
+}
+
+int corepool_layout_note(corepool_worker_t *worker)
+{
+    cp_thread_note(cp_self, worker);
+    return COREPOOL_OK;
 }

@@ -546,7 +546,6 @@ int corepool_pool_warm(corepool_pool_t pool, unsigned n, int64_t timeout_ms)
 
 struct detach {
     const corepool_lease_t *lease;
-    struct cp_thread *holder;
     void *resource;
 };
 
@@ -566,7 +565,6 @@ static int detach_on_shard(struct corepool_shard *shard, void *arg)
     const corepool_class_t *cls = slot->slice->cls;
     if (cls->terminate && !cls->detach)
         return cp_fail(COREPOOL_ENOTSUP, "class %s has no detach callback", cls->name);
-    detach->holder = atomic_load_explicit(&slot->holder, memory_order_relaxed);
     int status = cp_slice_detach(slot, detach->lease->generation, &detach->resource);
     if (status == COREPOOL_OK)
         cp_lease_count_hold(slot, detach->lease->generation);
@@ -596,13 +594,11 @@ int corepool_detach(corepool_lease_t *lease, void **resource)
         return cp_fail(COREPOOL_EINVAL, lease ? "resource: NULL" : "lease: NULL");
     if (!lease->worker)
         return cp_fail(COREPOOL_ESTALE, "the lease is zero: ended before, or never filled by a checkout");
-    struct cp_thread *self = cp_thread_self(&code);
-    if (!self)
+    if (!cp_thread_self(&code))
         return code;
     int status = call_detach(&detach);
     if (status != COREPOOL_OK)
         return status;
-    self->ended += detach.holder == self;
     *resource = detach.resource;
     *lease = (corepool_lease_t){0};
     return COREPOOL_OK;

@@ -1,8 +1,8 @@
 /* front/reclaim.c: whose lease it is: another thread may adopt it; what a thread leaves behind when it ends is reclaimed
  * with reason DOWN, and its requests are forgotten.
  *
- * Leases are counted per thread and not listed; a thread that did not end all of its own has all slots of all pools
- * looked through when it ends. That costs nothing for a thread that does. */
+ * A thread remembers which workers it has taken, as long as they are few: these are looked at when it ends. Else all slots of all
+ * pools are: a thread that lives long enough to take many does not often end. */
 #include "base/error.h"
 #include "front/runtime.h"
 #include "shard/lease.h"
@@ -29,7 +29,7 @@ int corepool_adopt(const corepool_lease_t *lease)
         atomic_compare_exchange_strong(&slot->holder, &mine, holder);
         return cp_fail(COREPOOL_ESTALE, "the lease has just been ended by another thread");
     }
-    self->taken++;
+    cp_thread_note(self, slot);
     return COREPOOL_OK;
 }
 
@@ -55,8 +55,18 @@ static void reclaim_slice(struct cp_slice *slice, void *thread)
         reclaim_slot(slice, slot, thread);
 }
 
+static void reclaim_seen(struct cp_thread *thread)
+{
+    for (unsigned i = 0; i < CP_THREAD_SEEN && thread->seen[i]; i++)
+        reclaim_slot(thread->seen[i]->slice, thread->seen[i], thread);
+}
+
 static void reclaim_runtime(struct corepool_runtime *runtime, void *thread)
 {
+    if (cp_thread_remembers(thread)) {
+        reclaim_seen(thread); /* of whichever runtimes: a second time there is nothing left to do */
+        return;
+    }
     pthread_mutex_lock(&runtime->lock);
     for (struct cp_list *at = runtime->pools.next; at != &runtime->pools; at = at->next)
         cp_pool_each_slice(cp_container(at, struct corepool_pool_impl, link), reclaim_slice, thread);
@@ -66,7 +76,7 @@ static void reclaim_runtime(struct corepool_runtime *runtime, void *thread)
 static void on_thread_exit(struct cp_thread *thread)
 {
     cp_async_thread_ended(thread);
-    if (thread->taken != thread->ended)
+    if (thread->seen[0])
         cp_each_runtime(reclaim_runtime, thread);
     while (!cp_list_is_empty(&thread->requests)) {
         struct cp_request *request = cp_container(thread->requests.next, struct cp_request, owner_link);

@@ -30,7 +30,7 @@ void cp_each_runtime(void (*fn)(struct corepool_runtime *, void *), void *arg)
 
 static void enter_registry(struct corepool_runtime *runtime)
 {
-    cp_thread_count_runtimes(1);
+    cp_thread_runtime_begins();
     pthread_mutex_lock(&registry_lock);
     cp_list_push_back(&registry, &runtime->link);
     pthread_mutex_unlock(&registry_lock);
@@ -40,8 +40,8 @@ static void leave_registry(struct corepool_runtime *runtime)
 {
     pthread_mutex_lock(&registry_lock);
     cp_list_unlink(&runtime->link);
+    cp_thread_runtime_ends();
     pthread_mutex_unlock(&registry_lock);
-    cp_thread_count_runtimes(-1);
 }
 
 int cp_check_waits(const char *what)

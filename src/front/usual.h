@@ -16,10 +16,11 @@
                        sizeof((struct corepool_layout_##published *)0)->field == sizeof((type *)0)->member,       \
                    #published "." #field " is where corepool/layout.h says")
 
-CP_PUBLISHED(thread, taken, struct cp_thread, taken);
-CP_PUBLISHED(thread, ended, struct cp_thread, ended);
 CP_PUBLISHED(thread, rseq, struct cp_thread, rseq);
 CP_PUBLISHED(thread, tag, struct cp_thread, tag);
+CP_PUBLISHED(thread, many, struct cp_thread, many);
+_Static_assert(offsetof(struct corepool_layout_thread, seen) == offsetof(struct cp_thread, seen) && CP_THREAD_SEEN >= 2,
+               "thread.seen is where corepool/layout.h says");
 CP_PUBLISHED(shelf, head, struct cp_shelf, head);
 CP_PUBLISHED(shelf, tail, struct cp_shelf, tail);
 CP_PUBLISHED(shelf, top, struct cp_shelf, top);

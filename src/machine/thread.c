@@ -6,6 +6,7 @@
 
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -22,6 +23,7 @@ static bool has_key;
 static uint32_t made;
 static struct cp_thread *unused;
 static _Atomic int runtimes;
+static _Atomic uint64_t ended_runtimes;
 static _Atomic bool forked;
 static void (*_Atomic on_exit_fn)(struct cp_thread *thread);
 
@@ -106,7 +108,9 @@ struct cp_thread *cp_thread_register(int *code)
         *code = cp_fail(COREPOOL_ENOMEM, "no memory to register this thread");
         return NULL;
     }
-    thread->taken = thread->ended = 0;
+    memset(thread->seen, 0, sizeof thread->seen);
+    thread->many = 0;
+    thread->seen_since = atomic_load(&ended_runtimes);
     thread->turn_of = 0; /* whoever had this record before may have had one */
     thread->rseq = cp_rseq_area();
     thread->shard = NULL;
@@ -124,9 +128,33 @@ void cp_thread_on_exit(void (*fn)(struct cp_thread *thread))
     atomic_store(&on_exit_fn, fn);
 }
 
-void cp_thread_count_runtimes(int change)
+void cp_thread_remember(struct cp_thread *thread, struct corepool_worker *worker)
 {
-    atomic_fetch_add(&runtimes, change);
+    unsigned place = 0;
+    while (place < CP_THREAD_SEEN && thread->seen[place] && thread->seen[place] != worker)
+        place++;
+    if (place == CP_THREAD_SEEN) {
+        thread->many = 1;
+        return;
+    }
+    memmove(thread->seen + 1, thread->seen, place * sizeof *thread->seen);
+    thread->seen[0] = worker;
+}
+
+bool cp_thread_remembers(const struct cp_thread *thread)
+{
+    return !thread->many && thread->seen_since == atomic_load(&ended_runtimes);
+}
+
+void cp_thread_runtime_begins(void)
+{
+    atomic_fetch_add(&runtimes, 1);
+}
+
+void cp_thread_runtime_ends(void)
+{
+    atomic_fetch_add(&ended_runtimes, 1);
+    atomic_fetch_sub(&runtimes, 1);
 }
 
 bool cp_thread_is_forked(void)

@@ -1,8 +1,8 @@
 /* machine/thread.h: what the library knows of a thread that has called it.
  *
  * Records are made at a thread's first call and reused by later threads after its end; their memory stays, so a pointer
- * to one is always safe to read. Leases are counted, not listed: only a thread that took one and did not end it itself
- * makes the library look, at the thread's end, whether it is still out. */
+ * to one is always safe to read. Leases are neither counted nor listed; a record remembers the first few workers that its thread
+ * has taken, and they are looked at when it ends. Who takes the same again and again pays one comparison for that. */
 #ifndef CP_MACHINE_THREAD_H
 #define CP_MACHINE_THREAD_H
 
@@ -16,22 +16,26 @@
 #include "base/list.h"
 
 struct corepool_shard;
+struct corepool_worker;
 struct cp_loop;
 
 /* Pools that a thread takes turns in and that share a counter may have a turn left out: so there are some. */
 #define CP_THREAD_TURNS 8
 
+/* How many workers a thread takes before all of all pools are looked at when it ends. */
+#define CP_THREAD_SEEN 8
+
 struct cp_thread {
     /* Read and written by the usual path, see corepool/layout.h. */
     char *rseq;                    /* its area; where there is none, memory of its own that says so */
     uint32_t tag;                  /* CP_TAG_SHELVED + the record's number; fixed */
+    uint32_t many;                 /* nonzero: it has taken more workers than `seen` holds */
+    struct corepool_worker *seen[CP_THREAD_SEEN]; /* those that it has taken, the newest first */
+    uint64_t seen_since;           /* runtimes that had ended when it began: if there are more, `seen` may point nowhere */
     uint32_t unsampled;            /* checkouts since the last one that noted its backtrace */
     struct corepool_shard *shard;  /* the shard that this thread is, or NULL */
     struct cp_loop *loop;          /* the loop that asynchronous checkouts complete on, or NULL */
     struct cp_list requests;       /* cache of requests for blocking */
-    /* Leases that it took, and those of them that it ended itself. Behind in their line, as the usual path reads what is in
-     * front of others: where two addresses end in the same twelve bits a load waits for the store before it. */
-    uint64_t taken, ended;
     uint64_t turn_of;              /* a slice's opening where it has waited and may go before others, or 0 … */
     int64_t turn_ends;             /* … until then */
     void *waits_for;               /* the keyed pool's making that it waits for, or NULL; under front/keyed.c's lock */
@@ -45,10 +49,10 @@ struct cp_thread {
 } cp_line_aligned;
 
 /* The calling thread's record, NULL before its first call. Exported under the name that corepool/layout.h knows. */
-extern _Thread_local struct cp_thread *cp_self __asm__("corepool_layout_self_2") cp_initial_exec COREPOOL_PUBLIC;
+extern _Thread_local struct cp_thread *cp_self __asm__("corepool_layout_self_3") cp_initial_exec COREPOOL_PUBLIC;
 
 /* The same on threads that may block; NULL on shards too. So the usual checkout has one thing to test. */
-extern _Thread_local struct cp_thread *cp_client __asm__("corepool_layout_client_2") cp_initial_exec COREPOOL_PUBLIC;
+extern _Thread_local struct cp_thread *cp_client __asm__("corepool_layout_client_3") cp_initial_exec COREPOOL_PUBLIC;
 
 /* Makes the record. NULL with detail: *code is COREPOOL_ENOMEM, or COREPOOL_EFORKED in a child of a process that had a
  * runtime when it forked. */
@@ -59,11 +63,25 @@ static inline struct cp_thread *cp_thread_self(int *code)
     return cp_likely(cp_self != NULL) ? cp_self : cp_thread_register(code);
 }
 
+/* The thread has taken that worker; it remembers it for its end. Thread: that one. */
+void cp_thread_remember(struct cp_thread *thread, struct corepool_worker *worker);
+
+static inline void cp_thread_note(struct cp_thread *thread, struct corepool_worker *worker)
+{
+    if (thread->seen[0] != worker && !thread->many)
+        cp_thread_remember(thread, worker);
+}
+
+/* Whether `seen` is all that the thread has ever taken, and still there. While no runtime can be destroyed. */
+bool cp_thread_remembers(const struct cp_thread *thread);
+
 /* Runs on every registered thread that ends, before its record is freed. Set once, before any thread registers. */
 void cp_thread_on_exit(void (*fn)(struct cp_thread *thread));
 
-/* Runtimes in existence: after a fork with any, the child is refused. Thread: any. */
-void cp_thread_count_runtimes(int change);
+/* Runtimes in existence: after a fork with any, the child is refused. Thread: any; the end of one while none can be
+ * destroyed. */
+void cp_thread_runtime_begins(void);
+void cp_thread_runtime_ends(void);
 bool cp_thread_is_forked(void);
 
 #endif
