@@ -39,11 +39,9 @@ corepool_inline_checkout(corepool_pool_t pool, const corepool_checkout_options_t
         return corepool_checkout(pool, options, lease);
     if (__builtin_expect(self != NULL, 1) && __builtin_expect(pool.impl != NULL, 1) &&
         __builtin_expect(!options || options->timeout_ms >= COREPOOL_INFINITE, 1))
-        outcome = corepool_layout_checkout(pool, self, lease, 0);
+        outcome = corepool_layout_checkout(pool, self, lease);
     if (__builtin_expect(outcome == COREPOOL_LAYOUT_DONE, 1))
         return COREPOOL_OK;
-    if (outcome == COREPOOL_LAYOUT_UNSEEN)
-        return corepool_layout_note(lease->worker);
     corepool_lease_t whole; /* in memory, so that *lease need not be */
     int status = corepool_checkout(pool, options, &whole);
     *lease = whole;
@@ -59,7 +57,7 @@ static inline __attribute__((always_inline)) int corepool_inline_checkin(corepoo
     if (__builtin_expect(outcome == COREPOOL_LAYOUT_DONE, 1))
         return COREPOOL_OK;
     corepool_lease_t whole = *lease;
-    int status = outcome == COREPOOL_LAYOUT_MARKED ? corepool_layout_end_marked(&whole) : corepool_checkin(&whole);
+    int status = corepool_checkin(&whole);
     *lease = whole;
     return status;
 }

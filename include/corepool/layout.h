@@ -8,7 +8,8 @@
  * calls the exported functions, at no cost to those that match.
  *
  * Both steps are restartable sequences (Linux rseq): plain loads and stores between arming and the last store, the
- * commit; if the kernel preempts, migrates or signals the thread in between it goes on at the abort label. All of a
+ * commit; if the kernel preempts, migrates or signals the thread in between it goes on at the abort label. The commit of the
+ * usual case is the worker's new stamp: who takes what is on top and puts it back there writes nothing else. All of a
  * step's checks are inside, so they hold when it commits: the shelf's manager runs on the shelf's CPU, so it has
  * changed nothing in between, or else it restarts the CPU's sequences (membarrier) before it goes by its change. A pool's
  * generation changes before its managers hear of it: whoever finds it unchanged takes from a slice that is still
@@ -36,13 +37,12 @@ extern "C" {
 struct COREPOOL_LAYOUT_READ corepool_layout_thread {
     char *rseq;            /* its struct rseq; cpu_id at 4, rseq_cs at 8 (linux/rseq.h) */
     uint32_t tag;          /* in the stamp of what it has put on a shelf */
-    uint32_t many;         /* nonzero: it need not be told what it takes any more */
-    struct corepool_layout_slot *seen[2]; /* what it was told of last, the newest first */
 };
 
 struct COREPOOL_LAYOUT_READ corepool_layout_shelf {
     uint32_t head, tail;              /* of the ring: [tail, head) are idle; free running */
-    struct corepool_layout_slot *top; /* the newest of all, or NULL; one store of 16 bytes with head and tail */
+    struct corepool_layout_slot *top; /* if its stamp says that it is shelved, the newest of all; or NULL; one store of 16 bytes
+                                       * with head and tail */
     uint32_t cpu;
     uint32_t flags;                   /* not 0: something stops the usual case; one comparison of 8 bytes with the CPU */
     struct corepool_layout_slot **ring;
@@ -51,7 +51,7 @@ struct COREPOOL_LAYOUT_READ corepool_layout_shelf {
 
 /* Of a corepool_worker_t. */
 struct COREPOOL_LAYOUT_READ corepool_layout_slot {
-    uint64_t stamp;  /* generation << 24 | tag of who holds it; tag 0: leased */
+    uint64_t stamp;  /* generation << 24 | tag of who holds it; tag 0: leased; from 16: shelved, by that thread */
     uint32_t doomed; /* nonzero: to be looked at before use */
     uint32_t unused[3];
     struct corepool_layout_thread *holder;
@@ -69,6 +69,7 @@ struct COREPOOL_LAYOUT_READ corepool_layout_pool {
 };
 
 #define COREPOOL_LAYOUT_TAG_MASK UINT64_C(0xFFFFFF)
+#define COREPOOL_LAYOUT_TAG_SHELVED UINT64_C(0xFFFFF0) /* any of these bits: shelved */
 
 /* The calling thread's, NULL before its first call; `client` also on shards, which do not block. */
 extern COREPOOL_PUBLIC COREPOOL_LAYOUT_TLS __thread struct corepool_layout_thread *corepool_layout_self_0;
@@ -97,20 +98,19 @@ extern COREPOOL_PUBLIC COREPOOL_LAYOUT_TLS __thread struct corepool_layout_threa
 /* The version that the library speaks. Thread: any. Never blocks. */
 COREPOOL_PUBLIC unsigned corepool_layout_version(void);
 
-/* Tells the calling thread's record what it has taken, after COREPOOL_LAYOUT_UNSEEN. Returns COREPOOL_OK. Never blocks. */
-COREPOOL_PUBLIC int corepool_layout_note(corepool_worker_t *worker);
-
-/* Ends a lease after COREPOOL_LAYOUT_MARKED, from which it returns at once, on the same thread. Returns as
- * corepool_checkin. */
-COREPOOL_PUBLIC int corepool_layout_end_marked(corepool_lease_t *lease);
+/* Generation and shard, as the pool has them in one word. */
+static inline uint64_t corepool_layout_handle(corepool_pool_t pool)
+{
+    uint64_t handle;
+    __builtin_memcpy(&handle, &pool.generation, sizeof handle);
+    return handle;
+}
 
 enum corepool_layout_outcome {
     COREPOOL_LAYOUT_DONE,
-    COREPOOL_LAYOUT_UNSEEN,    /* done; corepool_layout_note is to be told */
     COREPOOL_LAYOUT_UNUSUAL,   /* nothing has happened: the exported function knows what to do */
-    COREPOOL_LAYOUT_DEEP,      /* nothing has happened: this is for the step that goes into the ring */
+    COREPOOL_LAYOUT_DEEP,      /* nothing has happened: it is not as simple as to have the top again: for the other step */
     COREPOOL_LAYOUT_RESTARTED, /* nothing has happened: the kernel got in the way */
-    COREPOOL_LAYOUT_MARKED,    /* the kernel got in the way when the worker may have had its new stamp already */
 };
 
 #if defined(__x86_64__) && defined(__linux__) && COREPOOL_LAYOUT_VERSION
@@ -126,7 +126,8 @@ enum corepool_layout_outcome {
 #define COREPOOL_LAYOUT_OFFSETS                                                                           \
     COREPOOL_LAYOUT_AT(pool, cpus), COREPOOL_LAYOUT_AT(pool, by_cpu), COREPOOL_LAYOUT_AT(shelf, head),    \
         COREPOOL_LAYOUT_AT(shelf, tail), COREPOOL_LAYOUT_AT(shelf, top), COREPOOL_LAYOUT_AT(shelf, cpu),  \
-        COREPOOL_LAYOUT_AT(shelf, mask), COREPOOL_LAYOUT_AT(slot, doomed),                                \
+        COREPOOL_LAYOUT_AT(shelf, mask), COREPOOL_LAYOUT_AT(slot, doomed), COREPOOL_LAYOUT_AT(slot, holder), \
+        [tag_mask] "i"(COREPOOL_LAYOUT_TAG_MASK), [tag_shelved] "i"(COREPOOL_LAYOUT_TAG_SHELVED),          \
         [items] "i"(__builtin_offsetof(struct corepool_layout_shelf, ring)),                              \
         [open] "i"(__builtin_offsetof(struct corepool_layout_pool, handle))
 
@@ -142,17 +143,18 @@ enum corepool_layout_outcome {
     "movq %[at], 8(%[rseq])\n\t"                         \
     "1:\n\t" COREPOOL_LAYOUT_STEP(0)
 
-/* Behind the commit; `restarted` is where the kernel goes on. 0x53053053 is RSEQ_SIG, as the operand of an undefined
+/* Behind the commit; label `restarted` is where the kernel goes on. 0x53053053 is RSEQ_SIG, as the operand of an undefined
  * instruction. */
-#define COREPOOL_LAYOUT_END(restarted)                   \
+#define COREPOOL_LAYOUT_END                              \
     "2:\n\t"                                             \
     ".pushsection .text.corepool_restarted, \"ax?\"\n\t" \
     ".byte 0x0f, 0xb9, 0x3d\n\t"                         \
     ".long 0x53053053\n\t"                               \
-    "4:\n\t" restarted                                   \
+    "4:\n\t"                                             \
+    "jmp %l[restarted]\n\t"                              \
     ".popsection\n\t"
 
-/* --- take: from the top, or deep: from the ring when there is nothing on top --- */
+/* --- take: what is on top and was had before, or deep: whatever is idle --- */
 
 /* The open pool's shelf of this CPU, where nothing stops the usual case. It leaves 0 in `at`: a comparison of memory with
  * a register is one operation with the branch behind it. */
@@ -172,15 +174,19 @@ enum corepool_layout_outcome {
 #define COREPOOL_LAYOUT_AHEAD 8
 
 static inline __attribute__((always_inline)) enum corepool_layout_outcome
-corepool_layout_take_deep(const struct corepool_layout_pool *pool, uint64_t handle, char *rseq,
-                               struct corepool_layout_slot **found)
+corepool_layout_take_ring(const struct corepool_layout_pool *pool, uint64_t handle, char *rseq,
+                          struct corepool_layout_slot **found)
 {
     struct corepool_layout_slot *slot;
     struct corepool_layout_shelf *shelf;
     uint64_t at, ahead;
     __asm__ volatile goto(COREPOOL_LAYOUT_ARM COREPOOL_LAYOUT_FIND
-                          "cmpq %[at], %c[top](%[shelf])\n\t"
-                          "jne %l[unusual]\n\t"
+                          "movq %c[top](%[shelf]), %[slot]\n\t"
+                          "testq %[slot], %[slot]\n\t"
+                          "jz 5f\n\t"
+                          "testl %[tag_shelved], (%[slot])\n\t"
+                          "jnz %l[unusual]\n\t"
+                          "5:\n\t"
                           "movl %c[head](%[shelf]), %k[at]\n\t"
                           "cmpl %c[tail](%[shelf]), %k[at]\n\t"
                           "je %l[unusual]\n\t" COREPOOL_LAYOUT_STEP(3)
@@ -195,7 +201,7 @@ corepool_layout_take_deep(const struct corepool_layout_pool *pool, uint64_t hand
                           "cmpl $0, %c[doomed](%[slot])\n\t"
                           "jne %l[unusual]\n\t" COREPOOL_LAYOUT_STEP(4)
                           "movl %k[at], %c[head](%[shelf])\n\t"
-                          COREPOOL_LAYOUT_END("jmp %l[restarted]\n\t")
+                          COREPOOL_LAYOUT_END
                           "prefetchw (%[ahead])\n\t" /* whatever is there: it is not followed */
                           : [slot] "=&r"(slot), [shelf] "=&r"(shelf), [at] "=&r"(at), [rseq] "+&r"(rseq),
                             [ahead] "=&r"(ahead)
@@ -211,10 +217,9 @@ restarted:
     return COREPOOL_LAYOUT_RESTARTED;
 }
 
-/* The newest idle worker of the caller's CPU in *found, or nothing has changed. */
 static inline __attribute__((always_inline)) enum corepool_layout_outcome
-corepool_layout_take(const struct corepool_layout_pool *pool, uint64_t handle, char *rseq,
-                     struct corepool_layout_slot **found)
+corepool_layout_take_top(const struct corepool_layout_pool *pool, uint64_t handle, char *rseq,
+                         struct corepool_layout_slot **found)
 {
     struct corepool_layout_slot *slot;
     struct corepool_layout_shelf *shelf;
@@ -223,10 +228,11 @@ corepool_layout_take(const struct corepool_layout_pool *pool, uint64_t handle, c
                           "movq %c[top](%[shelf]), %[slot]\n\t"
                           "testq %[slot], %[slot]\n\t"
                           "jz %l[in_ring]\n\t" COREPOOL_LAYOUT_STEP(3)
+                          "testl %[tag_shelved], (%[slot])\n\t"
+                          "jz %l[in_ring]\n\t"
                           "cmpl %k[at], %c[doomed](%[slot])\n\t"
                           "jne %l[unusual]\n\t" COREPOOL_LAYOUT_STEP(4)
-                          "movq %[at], %c[top](%[shelf])\n\t"
-                          COREPOOL_LAYOUT_END("jmp %l[restarted]\n\t")
+                          "movq %[at], %c[top](%[shelf])\n\t" COREPOOL_LAYOUT_END
                           : [slot] "=&r"(slot), [shelf] "=&r"(shelf), [at] "=&r"(at)
                           : [rseq] "r"(rseq), [pool] "r"(pool), [handle] "r"(handle), COREPOOL_LAYOUT_OFFSETS
                           : "memory", "cc" COREPOOL_LAYOUT_STEP_CLOBBER
@@ -241,7 +247,56 @@ restarted:
     return COREPOOL_LAYOUT_RESTARTED;
 }
 
-/* --- give: on top, or deep: what was there goes into the ring --- */
+/* The newest idle worker of the caller's CPU in *found, with the stamp of who gave it, and no more on the shelf; or nothing has
+ * changed. */
+static inline __attribute__((always_inline)) enum corepool_layout_outcome
+corepool_layout_take_deep(const struct corepool_layout_pool *pool, uint64_t handle, char *rseq,
+                          struct corepool_layout_slot **found)
+{
+    enum corepool_layout_outcome outcome = corepool_layout_take_top(pool, handle, rseq, found);
+    return outcome == COREPOOL_LAYOUT_DEEP ? corepool_layout_take_ring(pool, handle, rseq, found) : outcome;
+}
+
+/* What is on top of the shelf of the caller's CPU, in *found, leased to `self` with *stamp, if it is idle and `self` had it last;
+ * else nothing has changed. Another thread's record does not know of it yet: that is for the deep step. */
+static inline __attribute__((always_inline)) enum corepool_layout_outcome
+corepool_layout_take(const struct corepool_layout_pool *pool, uint64_t handle, struct corepool_layout_thread *self,
+                     struct corepool_layout_slot **found, uint64_t *stamp)
+{
+    struct corepool_layout_slot *slot;
+    struct corepool_layout_shelf *shelf;
+    uint64_t at;
+    __asm__ volatile goto(COREPOOL_LAYOUT_ARM COREPOOL_LAYOUT_FIND
+                          "movq %c[top](%[shelf]), %[slot]\n\t"
+                          "testq %[slot], %[slot]\n\t"
+                          "jz %l[other]\n\t" COREPOOL_LAYOUT_STEP(3)
+                          "cmpl %k[at], %c[doomed](%[slot])\n\t"
+                          "jne %l[unusual]\n\t"
+                          "movq (%[slot]), %[at]\n\t"
+                          "testl %[tag_shelved], %k[at]\n\t"
+                          "jz %l[other]\n\t" COREPOOL_LAYOUT_STEP(4)
+                          "cmpq %[self], %c[holder](%[slot])\n\t"
+                          "jne %l[other]\n\t"
+                          "orq %[tag_mask], %[at]\n\t"
+                          "incq %[at]\n\t" COREPOOL_LAYOUT_STEP(5) /* the next generation, leased */
+                          "movq %[at], (%[slot])\n\t" COREPOOL_LAYOUT_END
+                          : [slot] "=&r"(slot), [shelf] "=&r"(shelf), [at] "=&r"(at)
+                          : [rseq] "r"(self->rseq), [pool] "r"(pool), [handle] "r"(handle), [self] "r"(self),
+                            COREPOOL_LAYOUT_OFFSETS
+                          : "memory", "cc" COREPOOL_LAYOUT_STEP_CLOBBER
+                          : unusual, other, restarted);
+    *found = slot;
+    *stamp = at;
+    return COREPOOL_LAYOUT_DONE;
+other:
+    return COREPOOL_LAYOUT_DEEP;
+unusual:
+    return COREPOOL_LAYOUT_UNUSUAL;
+restarted:
+    return COREPOOL_LAYOUT_RESTARTED;
+}
+
+/* --- give: what is on top already, or deep: it goes on top, and what was idle there into the ring --- */
 
 /* The shelf is this CPU's, nothing stops the usual case there, and the lease is one. It leaves 0 in `at`, as above. */
 #define COREPOOL_LAYOUT_ADMIT                            \
@@ -255,89 +310,79 @@ restarted:
     "cmpl %k[at], %c[doomed](%[slot])\n\t"               \
     "jne %l[unusual]\n\t"
 
-/* From here on `at` is the slot, as it never is before: so a restart that may have left a mark can be told from one that
- * has not. */
-#define COREPOOL_LAYOUT_MARK                             \
-    "movq %[slot], %[at]\n\t" COREPOOL_LAYOUT_STEP(4)    \
-    "movq %[shelved], (%[slot])\n\t" COREPOOL_LAYOUT_STEP(5)
-
-#define COREPOOL_LAYOUT_MARKED_END                       \
-    COREPOOL_LAYOUT_END("cmpq %[slot], %[at]\n\t"        \
-                        "jne %l[restarted]\n\t"          \
-                        "jmp %l[marked]\n\t")
-
+/* Until the commit says that the slot is shelved it is no part of the shelf, though it is on top: what is done before may be
+ * seen by all. */
 static inline __attribute__((always_inline)) enum corepool_layout_outcome
 corepool_layout_give_deep(struct corepool_layout_shelf *shelf, struct corepool_layout_slot *slot, uint64_t leased,
-                     uint64_t shelved, char *rseq)
+                          uint64_t shelved, char *rseq)
 {
     uint64_t at, before, ring;
     __asm__ volatile goto(COREPOOL_LAYOUT_ARM COREPOOL_LAYOUT_ADMIT
-                          "cmpq %[at], %c[top](%[shelf])\n\t"
-                          "je %l[unusual]\n\t"
+                          "movq %c[top](%[shelf]), %[at]\n\t"
+                          "testq %[at], %[at]\n\t"
+                          "jz 5f\n\t"
+                          "testl %[tag_shelved], (%[at])\n\t"
+                          "jz 5f\n\t"
                           "movl %c[head](%[shelf]), %k[before]\n\t"
                           "movl %c[mask](%[shelf]), %k[rseq]\n\t" /* done with the area: its register is free */
                           "andl %k[before], %k[rseq]\n\t"
                           "movq %c[items](%[shelf]), %[ring]\n\t"
-                          "leaq (%[ring],%[rseq],8), %[ring]\n\t"
-                          "movq %c[top](%[shelf]), %[rseq]\n\t"
-                          "movq %[rseq], (%[ring])\n\t"
+                          "movq %[at], (%[ring],%[rseq],8)\n\t"
                           "incl %k[before]\n\t"
                           "movl %c[tail](%[shelf]), %k[rseq]\n\t"
                           "shlq $32, %[rseq]\n\t"
                           "orq %[rseq], %[before]\n\t"
                           "movq %[before], %%xmm0\n\t"
                           "movq %[slot], %%xmm1\n\t"
-                          "punpcklqdq %%xmm1, %%xmm0\n\t" COREPOOL_LAYOUT_MARK
+                          "punpcklqdq %%xmm1, %%xmm0\n\t" COREPOOL_LAYOUT_STEP(4)
                           "movaps %%xmm0, %c[head](%[shelf])\n\t"
-                          COREPOOL_LAYOUT_MARKED_END
+                          "5:\n\t"
+                          "movq %[slot], %c[top](%[shelf])\n\t" COREPOOL_LAYOUT_STEP(5)
+                          "movq %[shelved], (%[slot])\n\t" COREPOOL_LAYOUT_END
                           : [at] "=&r"(at), [before] "=&r"(before), [ring] "=&r"(ring), [rseq] "+&r"(rseq)
                           : [shelf] "r"(shelf), [slot] "r"(slot), [leased] "r"(leased), [shelved] "r"(shelved),
                             COREPOOL_LAYOUT_OFFSETS
                           : "memory", "cc", "xmm0", "xmm1" COREPOOL_LAYOUT_STEP_CLOBBER
-                          : unusual, restarted, marked);
+                          : unusual, restarted);
     return COREPOOL_LAYOUT_DONE;
 unusual:
     return COREPOOL_LAYOUT_UNUSUAL;
 restarted:
     return COREPOOL_LAYOUT_RESTARTED;
-marked:
-    return COREPOOL_LAYOUT_MARKED;
 }
 
-/* A leased worker is back, or nothing has changed (but for a mark, if that is said). */
+/* A leased worker is back, or nothing has changed. */
 static inline __attribute__((always_inline)) enum corepool_layout_outcome
 corepool_layout_give(struct corepool_layout_shelf *shelf, struct corepool_layout_slot *slot, uint64_t leased,
                      uint64_t shelved, char *rseq)
 {
     uint64_t at;
     __asm__ volatile goto(COREPOOL_LAYOUT_ARM COREPOOL_LAYOUT_ADMIT
-                          "cmpq %[at], %c[top](%[shelf])\n\t"
-                          "jne %l[occupied]\n\t" COREPOOL_LAYOUT_MARK
-                          "movq %[slot], %c[top](%[shelf])\n\t"
-                          COREPOOL_LAYOUT_MARKED_END
+                          "cmpq %[slot], %c[top](%[shelf])\n\t"
+                          "jne %l[other]\n\t" COREPOOL_LAYOUT_STEP(4) COREPOOL_LAYOUT_STEP(5)
+                          "movq %[shelved], (%[slot])\n\t" COREPOOL_LAYOUT_END
                           : [at] "=&r"(at)
                           : [rseq] "r"(rseq), [shelf] "r"(shelf), [slot] "r"(slot), [leased] "r"(leased),
                             [shelved] "r"(shelved), COREPOOL_LAYOUT_OFFSETS
                           : "memory", "cc" COREPOOL_LAYOUT_STEP_CLOBBER
-                          : unusual, occupied, restarted, marked);
+                          : unusual, other, restarted);
     return COREPOOL_LAYOUT_DONE;
-occupied:
+other:
     return COREPOOL_LAYOUT_DEEP;
 unusual:
     return COREPOOL_LAYOUT_UNUSUAL;
 restarted:
     return COREPOOL_LAYOUT_RESTARTED;
-marked:
-    return COREPOOL_LAYOUT_MARKED;
 }
 
 #else /* no sequences for this machine, or none wanted */
 #define COREPOOL_LAYOUT_IS_INLINE 0
 
 static inline enum corepool_layout_outcome corepool_layout_take(const struct corepool_layout_pool *pool, uint64_t handle,
-                                                                char *rseq, struct corepool_layout_slot **found)
+                                                                struct corepool_layout_thread *self,
+                                                                struct corepool_layout_slot **found, uint64_t *stamp)
 {
-    (void)pool, (void)handle, (void)rseq, (void)found;
+    (void)pool, (void)handle, (void)self, (void)found, (void)stamp;
     return COREPOOL_LAYOUT_UNUSUAL;
 }
 
@@ -353,7 +398,8 @@ static inline enum corepool_layout_outcome corepool_layout_take_deep(const struc
                                                                      uint64_t handle, char *rseq,
                                                                      struct corepool_layout_slot **found)
 {
-    return corepool_layout_take(pool, handle, rseq, found);
+    (void)pool, (void)handle, (void)rseq, (void)found;
+    return COREPOOL_LAYOUT_UNUSUAL;
 }
 
 static inline enum corepool_layout_outcome corepool_layout_give_deep(struct corepool_layout_shelf *shelf,
@@ -365,35 +411,21 @@ static inline enum corepool_layout_outcome corepool_layout_give_deep(struct core
 
 #endif
 
-/* Whether the thread's record holds what it takes for known: it is one of the last two, or there were so many that it does not
- * matter. */
-static inline __attribute__((always_inline)) int corepool_layout_knows(const struct corepool_layout_thread *self,
-                                                                       const struct corepool_layout_slot *slot)
-{
-    return __builtin_expect(self->seen[0] == slot, 1) || self->seen[1] == slot || self->many;
-}
-
-/* The usual checkout: *lease filled on DONE and UNSEEN, else untouched. self: the calling thread's, not NULL; pool.impl not NULL; deep:
- * which step, a constant. */
+/* The usual checkout: *lease filled on DONE, else untouched. self: the calling thread's, not NULL; pool.impl not NULL. */
 static inline __attribute__((always_inline)) enum corepool_layout_outcome
-corepool_layout_checkout(corepool_pool_t pool, struct corepool_layout_thread *self, corepool_lease_t *lease, int deep)
+corepool_layout_checkout(corepool_pool_t pool, struct corepool_layout_thread *self, corepool_lease_t *lease)
 {
-    const struct corepool_layout_pool *impl = (const struct corepool_layout_pool *)(const void *)pool.impl;
     struct corepool_layout_slot *slot;
-    uint64_t handle;
-    __builtin_memcpy(&handle, &pool.generation, sizeof handle); /* and the shard */
-    enum corepool_layout_outcome outcome = deep ? corepool_layout_take_deep(impl, handle, self->rseq, &slot)
-                                                : corepool_layout_take(impl, handle, self->rseq, &slot);
+    uint64_t stamp;
+    enum corepool_layout_outcome outcome =
+        corepool_layout_take((const struct corepool_layout_pool *)(const void *)pool.impl, corepool_layout_handle(pool), self,
+                             &slot, &stamp);
     if (__builtin_expect(outcome != COREPOOL_LAYOUT_DONE, 0))
         return outcome;
-    /* The next generation, leased. Release: who finds the slot leased by this stamp finds its holder, too. */
-    uint64_t stamp = (slot->stamp & ~COREPOOL_LAYOUT_TAG_MASK) + COREPOOL_LAYOUT_TAG_MASK + 1;
-    __atomic_store_n(&slot->holder, self, __ATOMIC_RELAXED);
-    __atomic_store_n(&slot->stamp, stamp, __ATOMIC_RELEASE);
     lease->resource = __atomic_load_n(&slot->resource, __ATOMIC_RELAXED);
     lease->worker = (corepool_worker_t *)(void *)slot;
     lease->generation = stamp;
-    return corepool_layout_knows(self, slot) ? COREPOOL_LAYOUT_DONE : COREPOOL_LAYOUT_UNSEEN;
+    return COREPOOL_LAYOUT_DONE;
 }
 
 /* The usual checkin: *lease zeroed on DONE, else untouched. self: the calling thread's, or NULL; lease not NULL. */

@@ -444,7 +444,7 @@ static void open_next(struct cp_core *core, struct cp_action *action)
 {
     cp_slot *slot = first_slot(&core->vacant_slots);
     cp_list_unlink(&slot->link);
-    atomic_store_explicit(&slot->item.doomed, 0, memory_order_relaxed); /* of its last worker */
+    cp_slot_forget(slot);
     slot->stale = false;
     slot->phase = CP_OPENING;
     slot->round = core->round;

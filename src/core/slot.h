@@ -32,7 +32,7 @@ struct corepool_worker {
     struct cp_item item;
     _Atomic uint32_t listed;               /* on the returned list: its link is in use */
     _Atomic uint32_t validate;             /* the next lease's cp_slot_validation: ask the class first; by the manager */
-    _Atomic(struct cp_thread *) holder;    /* while LEASED: who took it; NULL: a grant on its way */
+    _Atomic(struct cp_thread *) holder;    /* while LEASED: who took it, which remembers it; NULL: a grant on its way */
     _Atomic(void *) resource;              /* the worker; written on the shard */
     struct cp_slice *slice;                /* fixed */
     _Atomic(struct corepool_worker *) returned_next;
@@ -90,6 +90,13 @@ static inline void cp_slot_set_stamp(cp_slot *slot, uint64_t stamp)
 static inline void cp_slot_pass(cp_slot *slot, uint32_t tag)
 {
     cp_slot_set_stamp(slot, cp_stamp_passed(cp_slot_stamp(slot), tag));
+}
+
+/* What was so of the slot's last worker; the slot is the manager's. */
+static inline void cp_slot_forget(cp_slot *slot)
+{
+    atomic_store_explicit(&slot->item.doomed, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->holder, NULL, memory_order_relaxed); /* it may be a record that another thread has by now */
 }
 
 /* What names a lease in `validate`: part of its generation. Another lease of the same name is validated without need. */

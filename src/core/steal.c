@@ -258,7 +258,7 @@ void cp_steal_adopt(struct cp_core *core, cp_slot *slot, const struct cp_moved *
     slot->expires_at = moved->expires_at;
     slot->pinged = 0;
     slot->stale = moved->stale;
-    atomic_store_explicit(&slot->item.doomed, 0, memory_order_relaxed); /* of its last worker */
+    cp_slot_forget(slot);
     cp_look_adopted(slot, moved->seen_at, moved->validate);
     if (moved->stale)
         cp_core_refresh(core);

@@ -186,25 +186,18 @@ __attribute__((noinline)) static int checkin_unusually(corepool_lease_t *lease)
     return flags == CP_SHELF_LOOK_TAKE ? checkin_plainly(lease, self) : checkin_slowly(lease);
 }
 
-/* The stamp was the lease's before the step that left a mark, so a stamp found changed is that step's doing. Its class has
- * no checkin callback, else there would have been no step. */
-int corepool_layout_end_marked(corepool_lease_t *lease)
-{
-    return end_after(lease, cp_self, CP_SHELF_ABORT);
-}
-
-__attribute__((noinline)) static int checkin_restarted(corepool_lease_t *lease, enum corepool_layout_outcome outcome)
+__attribute__((noinline)) static int checkin_restarted(corepool_lease_t *lease)
 {
     cp_rseq_aborted();
-    return outcome == COREPOOL_LAYOUT_MARKED ? corepool_layout_end_marked(lease) : checkin_slowly(lease);
+    return checkin_slowly(lease);
 }
 
 static int checkin_otherwise(enum corepool_layout_outcome outcome, corepool_lease_t *lease)
 {
-    return outcome == COREPOOL_LAYOUT_UNUSUAL ? checkin_unusually(lease) : checkin_restarted(lease, outcome);
+    return outcome == COREPOOL_LAYOUT_UNUSUAL ? checkin_unusually(lease) : checkin_restarted(lease);
 }
 
-/* Another is on top of the shelf: as usual, but that one goes into the ring. */
+/* Another is on top of the shelf: as usual, but if that one is idle it goes into the ring. */
 __attribute__((noinline)) static int checkin_deep(corepool_lease_t *lease)
 {
     enum corepool_layout_outcome outcome = corepool_layout_checkin(COREPOOL_LAYOUT_SELF, lease, true);

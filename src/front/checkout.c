@@ -534,18 +534,22 @@ __attribute__((noinline)) static int checkout_restarted(corepool_pool_t pool, co
 static int checkout_otherwise(enum corepool_layout_outcome outcome, corepool_pool_t pool,
                               const corepool_checkout_options_t *options, corepool_lease_t *lease)
 {
-    if (outcome == COREPOOL_LAYOUT_UNSEEN)
-        return corepool_layout_note(lease->worker);
     return outcome == COREPOOL_LAYOUT_RESTARTED ? checkout_restarted(pool, options, lease)
                                                 : checkout_unusually(pool, options, lease);
 }
 
-/* Nothing is on top of the shelf: as usual, but from its ring. */
+/* What is on top of the shelf is not idle, or was another thread's: as usual, but this thread's record is told. */
 __attribute__((noinline)) static int checkout_deep(corepool_pool_t pool, const corepool_checkout_options_t *options,
                                                    corepool_lease_t *lease)
 {
-    enum corepool_layout_outcome outcome = corepool_layout_checkout(pool, COREPOOL_LAYOUT_CLIENT, lease, true);
-    return cp_likely(outcome == COREPOOL_LAYOUT_DONE) ? COREPOOL_OK : checkout_otherwise(outcome, pool, options, lease);
+    struct corepool_layout_slot *slot;
+    enum corepool_layout_outcome outcome =
+        corepool_layout_take_deep((const struct corepool_layout_pool *)(const void *)pool.impl, corepool_layout_handle(pool),
+                                  COREPOOL_LAYOUT_CLIENT->rseq, &slot);
+    if (cp_unlikely(outcome != COREPOOL_LAYOUT_DONE))
+        return checkout_otherwise(outcome, pool, options, lease);
+    cp_checkout_lease((cp_slot *)(void *)slot, cp_client, lease);
+    return COREPOOL_OK;
 }
 
 /* The usual case, an idle worker on the caller's CPU and a class without a checkout callback, is kept free of calls. */
@@ -560,7 +564,7 @@ cp_hot int corepool_checkout(corepool_pool_t pool, const corepool_checkout_optio
     cp_apart();
     if (cp_unlikely(!lease) || (cp_unlikely(options != NULL) && cp_unlikely(options->timeout_ms < COREPOOL_INFINITE)))
         return checkout_slowly(pool, options, lease);
-    enum corepool_layout_outcome outcome = corepool_layout_checkout(pool, self, lease, false);
+    enum corepool_layout_outcome outcome = corepool_layout_checkout(pool, self, lease);
     if (cp_likely(outcome == COREPOOL_LAYOUT_DONE))
         return COREPOOL_OK;
     return outcome == COREPOOL_LAYOUT_DEEP ? checkout_deep(pool, options, lease)

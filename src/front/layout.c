@@ -13,9 +13,3 @@ unsigned corepool_layout_version(void)
 {
     return COREPOOL_LAYOUT_VERSION;
 }
-
-int corepool_layout_note(corepool_worker_t *worker)
-{
-    cp_thread_note(cp_self, worker);
-    return COREPOOL_OK;
-}

@@ -33,7 +33,7 @@ int corepool_adopt(const corepool_lease_t *lease)
     return COREPOOL_OK;
 }
 
-static void reclaim_slot(struct cp_slice *slice, cp_slot *slot, struct cp_thread *thread)
+static void reclaim_lease(struct cp_slice *slice, cp_slot *slot, const struct cp_thread *thread)
 {
     uint64_t stamp = atomic_load_explicit(&slot->item.stamp, memory_order_acquire); /* pairs with cp_slot_set_stamp */
     if (cp_stamp_tag(stamp) != CP_TAG_LEASED ||
@@ -47,6 +47,14 @@ static void reclaim_slot(struct cp_slice *slice, cp_slot *slot, struct cp_thread
     atomic_fetch_add_explicit(&slice->reclaimed, 1, memory_order_relaxed);
     cp_lease_count_hold(slot, stamp);
     cp_slice_return(slot, true);
+}
+
+/* A later thread with the same record is to be told of the worker again. */
+static void reclaim_slot(struct cp_slice *slice, cp_slot *slot, struct cp_thread *thread)
+{
+    reclaim_lease(slice, slot, thread);
+    if (atomic_load_explicit(&slot->holder, memory_order_relaxed) == thread)
+        atomic_compare_exchange_strong(&slot->holder, &thread, NULL);
 }
 
 static void reclaim_slice(struct cp_slice *slice, void *thread)

@@ -18,9 +18,6 @@
 
 CP_PUBLISHED(thread, rseq, struct cp_thread, rseq);
 CP_PUBLISHED(thread, tag, struct cp_thread, tag);
-CP_PUBLISHED(thread, many, struct cp_thread, many);
-_Static_assert(offsetof(struct corepool_layout_thread, seen) == offsetof(struct cp_thread, seen) && CP_THREAD_SEEN >= 2,
-               "thread.seen is where corepool/layout.h says");
 CP_PUBLISHED(shelf, head, struct cp_shelf, head);
 CP_PUBLISHED(shelf, tail, struct cp_shelf, tail);
 CP_PUBLISHED(shelf, top, struct cp_shelf, top);
@@ -41,6 +38,7 @@ _Static_assert(offsetof(struct corepool_layout_pool, handle) == offsetof(struct 
                    offsetof(corepool_pool_t, shard) == offsetof(corepool_pool_t, generation) + 4,
                "generation and shard are one word, in the pool as in its handles");
 _Static_assert(offsetof(struct cp_slice, shelf) == 0, "a slice begins with its shelf");
-_Static_assert(COREPOOL_LAYOUT_TAG_MASK == CP_TAG_MASK && CP_TAG_LEASED == 0, "the stamp's parts are as published");
+_Static_assert(COREPOOL_LAYOUT_TAG_MASK == CP_TAG_MASK && CP_TAG_LEASED == 0 &&
+                   COREPOOL_LAYOUT_TAG_SHELVED == CP_TAG_SHELVED_BITS, "the stamp's parts are as published");
 
 #endif

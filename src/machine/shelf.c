@@ -37,6 +37,13 @@ enum cp_shelf_outcome cp_shelf_take_again(struct cp_shelf *shelf, enum cp_shelf_
     return outcome;
 }
 
+/* What goes into the ring is not the top. Before it is shelved: then the top is idle as little as none. */
+static void forget_top(struct cp_shelf *shelf, const struct cp_item *item)
+{
+    if (atomic_load_explicit(&shelf->top, memory_order_relaxed) == item)
+        atomic_store_explicit(&shelf->top, NULL, memory_order_relaxed);
+}
+
 static enum cp_shelf_outcome portable_give_oldest(struct cp_shelf *shelf, struct cp_item *item, uint64_t expected,
                                                   uint64_t shelved)
 {
@@ -44,6 +51,7 @@ static enum cp_shelf_outcome portable_give_oldest(struct cp_shelf *shelf, struct
     enum cp_shelf_outcome outcome = cp_shelf_check_give_locked(shelf, item, expected);
     if (outcome == CP_SHELF_DONE) {
         uint32_t tail = atomic_load_explicit(&shelf->tail, memory_order_relaxed) - 1;
+        forget_top(shelf, item);
         atomic_store_explicit(&item->stamp, shelved, memory_order_relaxed);
         atomic_store_explicit(&shelf->ring[tail & shelf->mask], item, memory_order_relaxed);
         atomic_store_explicit(&shelf->tail, tail, memory_order_relaxed);
@@ -52,46 +60,33 @@ static enum cp_shelf_outcome portable_give_oldest(struct cp_shelf *shelf, struct
     return outcome;
 }
 
-/* One attempt at either end. */
-static enum cp_shelf_outcome give_at(struct cp_shelf *shelf, enum cp_shelf_end end, struct cp_item *item,
-                                     uint64_t expected, uint64_t shelved, bool portable)
+enum cp_shelf_outcome cp_shelf_give_again(struct cp_shelf *shelf, struct cp_item *item, uint64_t expected,
+                                          uint64_t shelved, enum cp_shelf_outcome outcome)
 {
-    if (end == CP_NEWEST)
-        return portable ? cp_shelf_portable_give(shelf, item, expected, shelved)
-                        : cp_rseq_give(shelf, item, expected, shelved, CP_SHELF_STOP_GIVE);
-    return portable ? portable_give_oldest(shelf, item, expected, shelved)
-                    : cp_rseq_give_oldest(shelf, item, expected, shelved, CP_SHELF_STOP_GIVE);
+    while (outcome == CP_SHELF_ABORT || outcome == CP_SHELF_SWITCH)
+        outcome = outcome == CP_SHELF_SWITCH ? cp_shelf_portable_give(shelf, item, expected, shelved)
+                                             : cp_shelf_give_once(shelf, item, expected, shelved, CP_SHELF_STOP_GIVE);
+    return outcome;
 }
 
 /* After a restart the stamp may already say `shelved`: only this thread writes that value, and it did not say so before
  * the first attempt, so an aborted attempt of this call wrote it. */
-static enum cp_shelf_outcome give_again_at(struct cp_shelf *shelf, enum cp_shelf_end end, struct cp_item *item,
-                                           uint64_t expected, uint64_t shelved, enum cp_shelf_outcome outcome)
+enum cp_shelf_outcome cp_shelf_give_oldest(struct cp_shelf *shelf, struct cp_item *item, uint64_t expected,
+                                           uint64_t shelved)
 {
     uint64_t found = expected;
+    if (atomic_load_explicit(&item->stamp, memory_order_relaxed) != expected)
+        return CP_SHELF_STALE;
+    enum cp_shelf_outcome outcome = cp_rseq_give_oldest(shelf, item, expected, shelved, CP_SHELF_STOP_GIVE);
     while (outcome == CP_SHELF_ABORT || outcome == CP_SHELF_SWITCH) {
         if (atomic_load_explicit(&item->stamp, memory_order_relaxed) == shelved)
             found = shelved;
-        outcome = give_at(shelf, end, item, found, shelved, outcome == CP_SHELF_SWITCH);
+        outcome = outcome == CP_SHELF_SWITCH ? portable_give_oldest(shelf, item, found, shelved)
+                                             : cp_rseq_give_oldest(shelf, item, found, shelved, CP_SHELF_STOP_GIVE);
     }
     if (outcome != CP_SHELF_DONE && found == shelved) /* take back what the aborted attempt wrote */
         atomic_store_explicit(&item->stamp, expected, memory_order_relaxed);
     return outcome;
-}
-
-enum cp_shelf_outcome cp_shelf_give_again(struct cp_shelf *shelf, struct cp_item *item, uint64_t expected,
-                                          uint64_t shelved, enum cp_shelf_outcome outcome)
-{
-    return give_again_at(shelf, CP_NEWEST, item, expected, shelved, outcome);
-}
-
-enum cp_shelf_outcome cp_shelf_give_oldest(struct cp_shelf *shelf, struct cp_item *item, uint64_t expected,
-                                           uint64_t shelved)
-{
-    if (atomic_load_explicit(&item->stamp, memory_order_relaxed) != expected) /* as in cp_shelf_give_once */
-        return CP_SHELF_STALE;
-    return give_again_at(shelf, CP_OLDEST, item, expected, shelved,
-                         cp_rseq_give_oldest(shelf, item, expected, shelved, CP_SHELF_STOP_GIVE));
 }
 
 enum cp_shelf_outcome cp_shelf_portable_take(struct cp_shelf *shelf, enum cp_shelf_end end, struct cp_item **item)

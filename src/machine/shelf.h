@@ -1,7 +1,9 @@
 /* machine/shelf.h: the idle items of one slice, where callers take and give without the manager.
  *
- * A bounded ring of item pointers, [tail, head) are idle, tail is the oldest; and above it the top, the newest of all, or
- * none. A caller that takes and gives one after the other only ever touches the top. Contract, as pseudocode over all that is
+ * A bounded ring of item pointers, [tail, head) are idle, tail is the oldest; and above it the top, the newest of all. The top
+ * is idle if its stamp says that it is shelved; else it is there for when it comes back, and the ring's newest is the shelf's. So
+ * a caller that takes and gives one after the other only ever touches the top's stamp. What is in the ring is shelved, and
+ * never the top. Contract, as pseudocode over all that is
  * idle, the ring's and the top; each operation is one atomic step with respect to all others on the same shelf:
  *
  *   take(end)      if closed:                           CLOSED
@@ -14,7 +16,7 @@
  *                  if waiting:                          WAITING
  *                  if not on shelf.cpu:                 ELSEWHERE       (rseq only)
  *                  if item.doomed:                      DOOMED
- *                  item.stamp = shelved; if there is a top: ring[head] = top, head += 1; top = item;  DONE
+ *                  if the top is idle: ring[head] = top, head += 1; top = item; item.stamp = shelved;  DONE
  *   give_oldest(item)  as give, but: tail -= 1; ring[tail] = item;    DONE   (undoes a take of the oldest)
  *   await()        if closed:                           CLOSED
  *                  if not on shelf.cpu:                 ELSEWHERE       (rseq only)
@@ -61,6 +63,9 @@ enum cp_tag {
     CP_TAG_SHELVED = 16, /* + number of the thread that gave it: on the shelf */
 };
 
+/* One of them is set in every tag from CP_TAG_SHELVED on, and in no other. */
+#define CP_TAG_SHELVED_BITS (CP_TAG_MASK & ~UINT64_C(15))
+
 static inline uint64_t cp_stamp(uint64_t generation, uint32_t tag)
 {
     return generation << CP_TAG_BITS | tag;
@@ -86,6 +91,11 @@ static inline uint64_t cp_stamp_next_lease(uint64_t stamp)
 static inline uint32_t cp_stamp_tag(uint64_t stamp)
 {
     return (uint32_t)(stamp & CP_TAG_MASK);
+}
+
+static inline bool cp_stamp_is_shelved(uint64_t stamp)
+{
+    return stamp & CP_TAG_SHELVED_BITS;
 }
 
 /* What a shelf holds: the first member of a slot. */
@@ -130,7 +140,6 @@ enum cp_shelf_outcome {
     /* Private to the implementations: */
     CP_SHELF_SWITCH, /* to the portable one */
     CP_SHELF_ABORT,  /* look again: the kernel restarted the sequence, or the kind or flags have just changed */
-    CP_SHELF_OTHER,  /* the top is not as this sequence wants it */
 };
 
 enum cp_shelf_end { CP_NEWEST, CP_OLDEST };
@@ -138,7 +147,7 @@ enum cp_shelf_end { CP_NEWEST, CP_OLDEST };
 struct cp_shelf {
     _Atomic uint32_t head; /* free running; head - tail items are idle, and the top */
     _Atomic uint32_t tail;
-    _Atomic(struct cp_item *) top; /* NULL: none */
+    _Atomic(struct cp_item *) top; /* see above; NULL: none */
     uint32_t cpu;
     _Atomic uint32_t flags;  /* enum cp_shelf_flag */
     _Atomic(struct cp_item *) *ring;
@@ -168,11 +177,19 @@ static inline enum cp_shelf_outcome cp_shelf_check_locked(const struct cp_shelf 
     return flags & CP_SHELF_CLOSED ? CP_SHELF_CLOSED_NOW : CP_SHELF_DONE;
 }
 
-/* Under the lock. NULL: nothing on top. */
-static inline struct cp_item *cp_shelf_take_top_locked(struct cp_shelf *shelf)
+/* The top, if it is idle. Thread: any; for good under the lock. */
+static inline struct cp_item *cp_shelf_idle_top(const struct cp_shelf *shelf)
 {
     struct cp_item *top = atomic_load_explicit(&shelf->top, memory_order_relaxed);
-    atomic_store_explicit(&shelf->top, NULL, memory_order_relaxed);
+    return top && cp_stamp_is_shelved(atomic_load_explicit(&top->stamp, memory_order_relaxed)) ? top : NULL;
+}
+
+/* Under the lock. NULL: nothing on top. The taker has yet to change the stamp: it is the top no more. */
+static inline struct cp_item *cp_shelf_take_top_locked(struct cp_shelf *shelf)
+{
+    struct cp_item *top = cp_shelf_idle_top(shelf);
+    if (top)
+        atomic_store_explicit(&shelf->top, NULL, memory_order_relaxed);
     return top;
 }
 
@@ -224,14 +241,14 @@ static inline enum cp_shelf_outcome cp_shelf_give_locked(struct cp_shelf *shelf,
     enum cp_shelf_outcome outcome = cp_shelf_check_give_locked(shelf, item, expected);
     if (outcome != CP_SHELF_DONE)
         return outcome;
-    struct cp_item *top = atomic_load_explicit(&shelf->top, memory_order_relaxed);
+    struct cp_item *top = cp_shelf_idle_top(shelf);
     if (top) {
         uint32_t head = atomic_load_explicit(&shelf->head, memory_order_relaxed);
         atomic_store_explicit(&shelf->ring[head & shelf->mask], top, memory_order_relaxed);
         atomic_store_explicit(&shelf->head, head + 1, memory_order_relaxed);
     }
-    atomic_store_explicit(&item->stamp, shelved, memory_order_relaxed);
     atomic_store_explicit(&shelf->top, item, memory_order_relaxed);
+    atomic_store_explicit(&item->stamp, shelved, memory_order_relaxed);
     return CP_SHELF_DONE;
 }
 
@@ -272,7 +289,7 @@ static inline uint32_t cp_shelf_idle(const struct cp_shelf *shelf)
 {
     uint32_t head = atomic_load_explicit(&shelf->head, memory_order_relaxed);
     uint32_t tail = atomic_load_explicit(&shelf->tail, memory_order_relaxed);
-    uint32_t top = atomic_load_explicit(&shelf->top, memory_order_relaxed) != NULL;
+    uint32_t top = cp_shelf_idle_top(shelf) != NULL;
     /* Not one snapshot: a take of the oldest in between may make the difference negative. */
     return ((int32_t)(head - tail) > 0 ? head - tail : 0) + top;
 }
@@ -304,8 +321,7 @@ static inline enum cp_shelf_outcome cp_shelf_take(struct cp_shelf *shelf, enum c
     return cp_likely(outcome == CP_SHELF_DONE) ? outcome : cp_shelf_take_again(shelf, end, item, outcome);
 }
 
-/* One attempt. The stamp is looked at before it, so that a stamp found changed after an ABORT can only be this call's
- * own doing and not that of an earlier give of the same lease by this thread. */
+/* One attempt. A stale one is refused as such before anything else. */
 static inline enum cp_shelf_outcome cp_shelf_give_once(struct cp_shelf *shelf, struct cp_item *item, uint64_t expected,
                                                        uint64_t shelved, uint32_t stop)
 {
@@ -314,7 +330,7 @@ static inline enum cp_shelf_outcome cp_shelf_give_once(struct cp_shelf *shelf, s
     return cp_rseq_give(shelf, item, expected, shelved, stop);
 }
 
-/* expected: the stamp of the lease (or of the manager's hold); shelved: the same generation with the calling thread's
+/* expected: the stamp of the lease (or of the manager's hold), which is not shelved; shelved: the same generation with the calling thread's
  * tag. */
 static inline enum cp_shelf_outcome cp_shelf_give(struct cp_shelf *shelf, struct cp_item *item, uint64_t expected,
                                                   uint64_t shelved)

@@ -1,8 +1,9 @@
 /* machine/thread.h: what the library knows of a thread that has called it.
  *
  * Records are made at a thread's first call and reused by later threads after its end; their memory stays, so a pointer
- * to one is always safe to read. Leases are neither counted nor listed; a record remembers the first few workers that its thread
- * has taken, and they are looked at when it ends. Who takes the same again and again pays one comparison for that. */
+ * to one is always safe to read. Leases are neither counted nor listed: a record remembers the first few workers that its thread
+ * has taken, which are looked at when it ends. It is told of a worker that somebody else held last, so a worker whose holder
+ * is the thread is one that it remembers; at the thread's end its record is no worker's holder any more. */
 #ifndef CP_MACHINE_THREAD_H
 #define CP_MACHINE_THREAD_H
 
@@ -29,7 +30,7 @@ struct cp_thread {
     /* Read and written by the usual path, see corepool/layout.h. */
     char *rseq;                    /* its area; where there is none, memory of its own that says so */
     uint32_t tag;                  /* CP_TAG_SHELVED + the record's number; fixed */
-    uint32_t many;                 /* nonzero: it has taken more workers than `seen` holds */
+    bool many;                     /* it has taken more workers than `seen` holds */
     struct corepool_worker *seen[CP_THREAD_SEEN]; /* those that it has taken, the newest first */
     uint64_t seen_since;           /* runtimes that had ended when it began: if there are more, `seen` may point nowhere */
     uint32_t unsampled;            /* checkouts since the last one that noted its backtrace */

@@ -317,7 +317,7 @@ static const char *count_shelf(const struct cp_slice *slice, struct census *cens
         if (broken)
             return broken;
     }
-    struct cp_item *top = atomic_load(&slice->shelf.top);
+    struct cp_item *top = cp_shelf_idle_top(&slice->shelf);
     return top ? count_shelved(slice, top, census) : NULL;
 }
 

@@ -101,7 +101,16 @@ extern uint32_t cp_storm[CP_STORM_STEPS];
         [cpu] "i"(offsetof(struct cp_shelf, cpu)), [head] "i"(offsetof(struct cp_shelf, head)),  \
         [tail] "i"(offsetof(struct cp_shelf, tail)), [top] "i"(offsetof(struct cp_shelf, top)),  \
         [mask] "i"(offsetof(struct cp_shelf, mask)),                                             \
-        [ring] "i"(offsetof(struct cp_shelf, ring))
+        [ring] "i"(offsetof(struct cp_shelf, ring)), [stamp] "i"(offsetof(struct cp_item, stamp)), \
+        [shelved_bits] "i"(CP_TAG_SHELVED_BITS)
+
+/* Goes on behind label 5 unless the top is idle; leaves the top in `in`. */
+#define CP_RSEQ_TOP_IS_IDLE(in)                           \
+    "movq %c[top](%[shelf]), " in "\n\t"                  \
+    "testq " in ", " in "\n\t"                            \
+    "jz 5f\n\t"                                           \
+    "testl %[shelved_bits], %c[stamp](" in ")\n\t"        \
+    "jz 5f\n\t"
 
 static inline enum cp_shelf_outcome cp_rseq_aborted(void)
 {
@@ -132,6 +141,8 @@ static inline enum cp_shelf_outcome cp_rseq_take_top(struct cp_shelf *shelf, str
     __asm__ goto(CP_RSEQ_BEGIN CP_RSEQ_CHECK
                  "movq %c[top](%[shelf]), %[found]\n\t"
                  "testq %[found], %[found]\n\t"
+                 "jz %l[empty]\n\t"
+                 "testl %[shelved_bits], %c[stamp](%[found])\n\t"
                  "jz %l[empty]\n\t" CP_STEP(3) CP_STEP(4)
                  "movq $0, %c[top](%[shelf])\n\t" CP_RSEQ_END
                  : [found] "=&r"(found)
@@ -155,8 +166,9 @@ static inline enum cp_shelf_outcome cp_rseq_take_ring(struct cp_shelf *shelf, st
 {
     struct cp_item *found;
     __asm__ goto(CP_RSEQ_BEGIN CP_RSEQ_CHECK
-                 "cmpq $0, %c[top](%[shelf])\n\t"
-                 "jne %l[changed]\n\t"
+                 CP_RSEQ_TOP_IS_IDLE("%[found]")
+                 "jmp %l[changed]\n\t"
+                 "5:\n\t"
                  "movl %c[head](%[shelf]), %%eax\n\t"
                  "cmpl %c[tail](%[shelf]), %%eax\n\t"
                  "je %l[empty]\n\t" CP_STEP(3)
@@ -238,6 +250,8 @@ static inline enum cp_shelf_outcome cp_rseq_take_last(struct cp_shelf *shelf, st
                  "jne %l[changed]\n\t"
                  "movq %c[top](%[shelf]), %[found]\n\t"
                  "testq %[found], %[found]\n\t"
+                 "jz %l[empty]\n\t"
+                 "testl %[shelved_bits], %c[stamp](%[found])\n\t"
                  "jz %l[empty]\n\t" CP_STEP(3) CP_STEP(4)
                  "movq $0, %c[top](%[shelf])\n\t" CP_RSEQ_END
                  : [found] "=&r"(found)
@@ -265,9 +279,8 @@ static inline enum cp_shelf_outcome cp_rseq_take_oldest(struct cp_shelf *shelf, 
     return outcome == CP_SHELF_EMPTY ? cp_rseq_take_last(shelf, item, stop) : outcome;
 }
 
-/* The gives. `place`: writes what goes into the ring beyond its end, and leaves in eax what the commit needs; `commit`: one
- * store that makes it part of the shelf. */
-#define CP_RSEQ_DEFINE_GIVE(name, place, commit)                                                                \
+/* The gives. `steps`: all that comes once the item may be given; the last of its instructions is the commit. */
+#define CP_RSEQ_DEFINE_GIVE(name, steps)                                                                        \
     static inline enum cp_shelf_outcome name(struct cp_shelf *shelf, struct cp_item *item, uint64_t expected,   \
                                              uint64_t shelved, uint32_t stop)                                   \
     {                                                                                                           \
@@ -276,22 +289,17 @@ static inline enum cp_shelf_outcome cp_rseq_take_oldest(struct cp_shelf *shelf, 
                      "jne %l[stale]\n\t" CP_STEP(3)                                                             \
                      "cmpl $0, %c[doomed](%[item])\n\t"                                                         \
                      "jne %l[doomed_now]\n\t"                                                                   \
-                     place CP_STEP(4)                                                                           \
-                     "movq %[shelved], %c[stamp](%[item])\n\t" CP_STEP(5)                                       \
-                     commit CP_RSEQ_END                                                                         \
+                     steps CP_RSEQ_END                                                                          \
                      :                                                                                          \
                      : CP_RSEQ_FIELDS, [item] "r"(item), [expected] "r"(expected), [shelved] "r"(shelved),      \
-                       [stamp] "i"(offsetof(struct cp_item, stamp)),                                            \
                        [doomed] "i"(offsetof(struct cp_item, doomed))                                           \
                      : "memory", "cc", "rax", "rcx", "rdx", "xmm0", "xmm1" CP_STEP_CLOBBER                      \
-                     : aborted, elsewhere, flagged, stale, doomed_now, other);                                  \
+                     : aborted, elsewhere, flagged, stale, doomed_now);                                         \
         return CP_SHELF_DONE;                                                                                   \
     stale:                                                                                                      \
         return CP_SHELF_STALE;                                                                                  \
     doomed_now:                                                                                                 \
         return CP_SHELF_DOOMED;                                                                                 \
-    other:                                                                                                      \
-        return CP_SHELF_OTHER;                                                                                  \
     elsewhere:                                                                                                  \
         return CP_SHELF_ELSEWHERE;                                                                              \
     flagged:                                                                                                    \
@@ -300,21 +308,15 @@ static inline enum cp_shelf_outcome cp_rseq_take_oldest(struct cp_shelf *shelf, 
         return cp_rseq_aborted();                                                                               \
     }
 
-CP_RSEQ_DEFINE_GIVE(cp_rseq_give_top,
-                    "cmpq $0, %c[top](%[shelf])\n\t"
-                    "jne %l[other]\n\t",
-                    "movq %[item], %c[top](%[shelf])\n\t")
-
-/* Head, tail and top are 16 bytes: the old top goes into the ring in the same store that sets the new one. */
-CP_RSEQ_DEFINE_GIVE(cp_rseq_push,
-                    "cmpq $0, %c[top](%[shelf])\n\t"
-                    "je %l[other]\n\t"
+/* Head, tail and top are 16 bytes: the old top goes into the ring in the same store that sets the new one. The item is no part of
+ * the shelf before its stamp says so: until then nothing has happened that anybody could see. */
+CP_RSEQ_DEFINE_GIVE(cp_rseq_give,
+                    CP_RSEQ_TOP_IS_IDLE("%%rdx")
                     "movl %c[head](%[shelf]), %%eax\n\t"
                     "movl %%eax, %%ecx\n\t"
                     "andl %c[mask](%[shelf]), %%ecx\n\t"
                     "shlq $3, %%rcx\n\t"
                     "addq %c[ring](%[shelf]), %%rcx\n\t"
-                    "movq %c[top](%[shelf]), %%rdx\n\t"
                     "movq %%rdx, (%%rcx)\n\t"
                     "incl %%eax\n\t"
                     "movl %c[tail](%[shelf]), %%ecx\n\t"
@@ -322,26 +324,26 @@ CP_RSEQ_DEFINE_GIVE(cp_rseq_push,
                     "orq %%rcx, %%rax\n\t"
                     "movq %%rax, %%xmm0\n\t"
                     "movq %[item], %%xmm1\n\t"
-                    "punpcklqdq %%xmm1, %%xmm0\n\t",
-                    "movaps %%xmm0, %c[head](%[shelf])\n\t")
+                    "punpcklqdq %%xmm1, %%xmm0\n\t" CP_STEP(4)
+                    "movaps %%xmm0, %c[head](%[shelf])\n\t"
+                    "5:\n\t"
+                    "movq %[item], %c[top](%[shelf])\n\t" CP_STEP(5)
+                    "movq %[shelved], %c[stamp](%[item])\n\t")
 
+/* Only what is shelved may be in the ring, so here the stamp goes before the commit: a restart may have left it. */
 CP_RSEQ_DEFINE_GIVE(cp_rseq_give_oldest,
+                    "cmpq %[item], %c[top](%[shelf])\n\t"
+                    "jne 5f\n\t"
+                    "movq $0, %c[top](%[shelf])\n\t" /* and it is not the top */
+                    "5:\n\t"
                     "movl %c[tail](%[shelf]), %%eax\n\t"
                     "decl %%eax\n\t"
                     "movl %%eax, %%ecx\n\t"
                     "andl %c[mask](%[shelf]), %%ecx\n\t"
                     "movq %c[ring](%[shelf]), %%rdx\n\t"
-                    "movq %[item], (%%rdx,%%rcx,8)\n\t",
+                    "movq %[item], (%%rdx,%%rcx,8)\n\t" CP_STEP(4)
+                    "movq %[shelved], %c[stamp](%[item])\n\t" CP_STEP(5)
                     "movl %%eax, %c[tail](%[shelf])\n\t")
-
-static inline enum cp_shelf_outcome cp_rseq_give(struct cp_shelf *shelf, struct cp_item *item, uint64_t expected,
-                                                 uint64_t shelved, uint32_t stop)
-{
-    enum cp_shelf_outcome outcome = cp_rseq_give_top(shelf, item, expected, shelved, stop);
-    if (outcome == CP_SHELF_OTHER)
-        outcome = cp_rseq_push(shelf, item, expected, shelved, stop);
-    return outcome == CP_SHELF_OTHER ? CP_SHELF_ABORT : outcome;
-}
 
 static inline enum cp_shelf_outcome cp_rseq_await(struct cp_shelf *shelf)
 {
@@ -350,8 +352,9 @@ static inline enum cp_shelf_outcome cp_rseq_await(struct cp_shelf *shelf)
                  "movl %c[head](%[shelf]), %%eax\n\t"
                  "cmpl %c[tail](%[shelf]), %%eax\n\t"
                  "jne %l[nonempty]\n\t"
-                 "cmpq $0, %c[top](%[shelf])\n\t"
-                 "jne %l[nonempty]\n\t" CP_STEP(3)
+                 CP_RSEQ_TOP_IS_IDLE("%%rax")
+                 "jmp %l[nonempty]\n\t"
+                 "5:\n\t" CP_STEP(3)
                  "movl %c[flags](%[shelf]), %%eax\n\t"
                  "orl $1, %%eax\n\t" CP_STEP(4)
                  "movl %%eax, %c[flags](%[shelf])\n\t" CP_RSEQ_END
