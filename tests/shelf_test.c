@@ -83,6 +83,20 @@ BOTH(a_shelf_is_filled_from_its_oldest_end)
         cr_expect_eq(take(CP_NEWEST), &items[i]);
 }
 
+BOTH(what_goes_from_the_top_to_the_oldest_end_is_on_the_shelf_once)
+{
+    give_all();
+    struct cp_item *top = &items[ITEMS - 1];
+    atomic_store(&top->stamp, cp_stamp(2, CP_TAG_LEASED)); /* taken as callers do: it stays where it is */
+    cr_expect_eq(cp_shelf_idle(&shelf), ITEMS - 1);
+    cr_expect_eq(give_oldest(top), CP_SHELF_DONE);
+    cr_expect_eq(cp_shelf_idle(&shelf), ITEMS);
+    cr_expect_eq(take(CP_OLDEST), top);
+    for (unsigned i = 0; i < ITEMS - 1; i++)
+        cr_expect_eq(take(CP_OLDEST), &items[i]);
+    cr_expect_null(take(CP_OLDEST));
+}
+
 /* --- a larger ring --- */
 
 BOTH(growing_keeps_what_is_there_and_its_order)
