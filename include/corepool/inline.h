@@ -33,13 +33,12 @@ static inline bool corepool_inline_is_fast(void)
 static inline __attribute__((always_inline)) int
 corepool_inline_checkout(corepool_pool_t pool, const corepool_checkout_options_t *options, corepool_lease_t *lease)
 {
-    struct corepool_layout_thread *self = COREPOOL_LAYOUT_CLIENT;
     enum corepool_layout_outcome outcome = COREPOOL_LAYOUT_UNUSUAL;
     if (__builtin_expect(!lease, 0))
         return corepool_checkout(pool, options, lease);
-    if (__builtin_expect(self != NULL, 1) && __builtin_expect(pool.impl != NULL, 1) &&
+    if (__builtin_expect(pool.impl != NULL, 1) &&
         __builtin_expect(!options || options->timeout_ms >= COREPOOL_INFINITE, 1))
-        outcome = corepool_layout_checkout(pool, self, lease);
+        outcome = corepool_layout_checkout(pool, COREPOOL_LAYOUT_CLIENT, lease);
     if (__builtin_expect(outcome == COREPOOL_LAYOUT_DONE, 1))
         return COREPOOL_OK;
     corepool_lease_t whole; /* in memory, so that *lease need not be */
@@ -53,7 +52,7 @@ static inline __attribute__((always_inline)) int corepool_inline_checkin(corepoo
 {
     if (!lease)
         return corepool_checkin(lease);
-    enum corepool_layout_outcome outcome = corepool_layout_checkin(COREPOOL_LAYOUT_SELF, lease, 0);
+    enum corepool_layout_outcome outcome = corepool_layout_checkin(COREPOOL_LAYOUT_SELF, lease);
     if (__builtin_expect(outcome == COREPOOL_LAYOUT_DONE, 1))
         return COREPOOL_OK;
     corepool_lease_t whole = *lease;

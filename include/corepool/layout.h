@@ -4,8 +4,8 @@
  *
  * The structures are the first fields of the library's own, which asserts that they match. Any change to them, or to what
  * the steps mean, is another COREPOOL_LAYOUT_VERSION; the threads of the version that a library speaks are under that
- * version's names, and the names of all others stay NULL for ever. So a program compiled for another version finds no thread and
- * calls the exported functions, at no cost to those that match.
+ * version's names, and under the names of all others there is for ever a thread that is on no CPU. So a program compiled for
+ * another version finds its case never usual and calls the exported functions, at no cost to those that match.
  *
  * Both steps are restartable sequences (Linux rseq): plain loads and stores between arming and the last store, the
  * commit; if the kernel preempts, migrates or signals the thread in between it goes on at the abort label. The commit of the
@@ -41,8 +41,8 @@ struct COREPOOL_LAYOUT_READ corepool_layout_thread {
 
 struct COREPOOL_LAYOUT_READ corepool_layout_shelf {
     uint32_t head, tail;              /* of the ring: [tail, head) are idle; free running */
-    struct corepool_layout_slot *top; /* if its stamp says that it is shelved, the newest of all; or NULL; one store of 16 bytes
-                                       * with head and tail */
+    struct corepool_layout_slot *top; /* if its stamp says that it is shelved, the newest of all; never NULL; one store of 16
+                                       * bytes with head and tail */
     uint32_t cpu;
     uint32_t flags;                   /* not 0: something stops the usual case; one comparison of 8 bytes with the CPU */
     struct corepool_layout_slot **ring;
@@ -71,7 +71,7 @@ struct COREPOOL_LAYOUT_READ corepool_layout_pool {
 #define COREPOOL_LAYOUT_TAG_MASK UINT64_C(0xFFFFFF)
 #define COREPOOL_LAYOUT_TAG_SHELVED UINT64_C(0xFFFFF0) /* any of these bits: shelved */
 
-/* The calling thread's, NULL before its first call; `client` also on shards, which do not block. */
+/* The calling thread's; before its first call that of a thread on no CPU; `client` also on shards, which do not block. */
 extern COREPOOL_PUBLIC COREPOOL_LAYOUT_TLS __thread struct corepool_layout_thread *corepool_layout_self_0;
 extern COREPOOL_PUBLIC COREPOOL_LAYOUT_TLS __thread struct corepool_layout_thread *corepool_layout_client_0;
 extern COREPOOL_PUBLIC COREPOOL_LAYOUT_TLS __thread struct corepool_layout_thread *corepool_layout_self_1;
@@ -109,7 +109,7 @@ static inline uint64_t corepool_layout_handle(corepool_pool_t pool)
 enum corepool_layout_outcome {
     COREPOOL_LAYOUT_DONE,
     COREPOOL_LAYOUT_UNUSUAL,   /* nothing has happened: the exported function knows what to do */
-    COREPOOL_LAYOUT_DEEP,      /* nothing has happened: it is not as simple as to have the top again: for the other step */
+    COREPOOL_LAYOUT_DEEP,      /* nothing has happened: it is not as simple as to have the top again */
     COREPOOL_LAYOUT_RESTARTED, /* nothing has happened: the kernel got in the way */
 };
 
@@ -154,7 +154,7 @@ enum corepool_layout_outcome {
     "jmp %l[restarted]\n\t"                              \
     ".popsection\n\t"
 
-/* --- take: what is on top and was had before, or deep: whatever is idle --- */
+/* --- take: what is on top --- */
 
 /* The open pool's shelf of this CPU, where nothing stops the usual case. It leaves 0 in `at`: a comparison of memory with
  * a register is one operation with the branch behind it. */
@@ -170,95 +170,8 @@ enum corepool_layout_outcome {
     "jne %l[unusual]\n\t"                                \
     "xorl %k[at], %k[at]\n\t"
 
-/* Who takes many in a row finds each in the cache: the take so many before has asked for it. */
-#define COREPOOL_LAYOUT_AHEAD 8
-
-static inline __attribute__((always_inline)) enum corepool_layout_outcome
-corepool_layout_take_ring(const struct corepool_layout_pool *pool, uint64_t handle, char *rseq,
-                          struct corepool_layout_slot **found)
-{
-    struct corepool_layout_slot *slot;
-    struct corepool_layout_shelf *shelf;
-    uint64_t at, ahead;
-    __asm__ volatile goto(COREPOOL_LAYOUT_ARM COREPOOL_LAYOUT_FIND
-                          "movq %c[top](%[shelf]), %[slot]\n\t"
-                          "testq %[slot], %[slot]\n\t"
-                          "jz 5f\n\t"
-                          "testl %[tag_shelved], (%[slot])\n\t"
-                          "jnz %l[unusual]\n\t"
-                          "5:\n\t"
-                          "movl %c[head](%[shelf]), %k[at]\n\t"
-                          "cmpl %c[tail](%[shelf]), %k[at]\n\t"
-                          "je %l[unusual]\n\t" COREPOOL_LAYOUT_STEP(3)
-                          "decl %k[at]\n\t"
-                          "movl %c[mask](%[shelf]), %k[slot]\n\t"
-                          "andl %k[at], %k[slot]\n\t"
-                          "movq %c[items](%[shelf]), %[rseq]\n\t" /* done with the area: its register is free */
-                          "movq (%[rseq],%[slot],8), %[slot]\n\t"
-                          "leal -%c[further](%[at]), %k[ahead]\n\t"
-                          "andl %c[mask](%[shelf]), %k[ahead]\n\t"
-                          "movq (%[rseq],%[ahead],8), %[ahead]\n\t"
-                          "cmpl $0, %c[doomed](%[slot])\n\t"
-                          "jne %l[unusual]\n\t" COREPOOL_LAYOUT_STEP(4)
-                          "movl %k[at], %c[head](%[shelf])\n\t"
-                          COREPOOL_LAYOUT_END
-                          "prefetchw (%[ahead])\n\t" /* whatever is there: it is not followed */
-                          : [slot] "=&r"(slot), [shelf] "=&r"(shelf), [at] "=&r"(at), [rseq] "+&r"(rseq),
-                            [ahead] "=&r"(ahead)
-                          : [pool] "r"(pool), [handle] "r"(handle), [further] "i"(COREPOOL_LAYOUT_AHEAD),
-                            COREPOOL_LAYOUT_OFFSETS
-                          : "memory", "cc" COREPOOL_LAYOUT_STEP_CLOBBER
-                          : unusual, restarted);
-    *found = slot;
-    return COREPOOL_LAYOUT_DONE;
-unusual:
-    return COREPOOL_LAYOUT_UNUSUAL;
-restarted:
-    return COREPOOL_LAYOUT_RESTARTED;
-}
-
-static inline __attribute__((always_inline)) enum corepool_layout_outcome
-corepool_layout_take_top(const struct corepool_layout_pool *pool, uint64_t handle, char *rseq,
-                         struct corepool_layout_slot **found)
-{
-    struct corepool_layout_slot *slot;
-    struct corepool_layout_shelf *shelf;
-    uint64_t at;
-    __asm__ volatile goto(COREPOOL_LAYOUT_ARM COREPOOL_LAYOUT_FIND
-                          "movq %c[top](%[shelf]), %[slot]\n\t"
-                          "testq %[slot], %[slot]\n\t"
-                          "jz %l[in_ring]\n\t" COREPOOL_LAYOUT_STEP(3)
-                          "testl %[tag_shelved], (%[slot])\n\t"
-                          "jz %l[in_ring]\n\t"
-                          "cmpl %k[at], %c[doomed](%[slot])\n\t"
-                          "jne %l[unusual]\n\t" COREPOOL_LAYOUT_STEP(4)
-                          "movq %[at], %c[top](%[shelf])\n\t" COREPOOL_LAYOUT_END
-                          : [slot] "=&r"(slot), [shelf] "=&r"(shelf), [at] "=&r"(at)
-                          : [rseq] "r"(rseq), [pool] "r"(pool), [handle] "r"(handle), COREPOOL_LAYOUT_OFFSETS
-                          : "memory", "cc" COREPOOL_LAYOUT_STEP_CLOBBER
-                          : unusual, in_ring, restarted);
-    *found = slot;
-    return COREPOOL_LAYOUT_DONE;
-in_ring:
-    return COREPOOL_LAYOUT_DEEP;
-unusual:
-    return COREPOOL_LAYOUT_UNUSUAL;
-restarted:
-    return COREPOOL_LAYOUT_RESTARTED;
-}
-
-/* The newest idle worker of the caller's CPU in *found, with the stamp of who gave it, and no more on the shelf; or nothing has
- * changed. */
-static inline __attribute__((always_inline)) enum corepool_layout_outcome
-corepool_layout_take_deep(const struct corepool_layout_pool *pool, uint64_t handle, char *rseq,
-                          struct corepool_layout_slot **found)
-{
-    enum corepool_layout_outcome outcome = corepool_layout_take_top(pool, handle, rseq, found);
-    return outcome == COREPOOL_LAYOUT_DEEP ? corepool_layout_take_ring(pool, handle, rseq, found) : outcome;
-}
-
 /* What is on top of the shelf of the caller's CPU, in *found, leased to `self` with *stamp, if it is idle and `self` had it last;
- * else nothing has changed. Another thread's record does not know of it yet: that is for the deep step. */
+ * else nothing has changed. */
 static inline __attribute__((always_inline)) enum corepool_layout_outcome
 corepool_layout_take(const struct corepool_layout_pool *pool, uint64_t handle, struct corepool_layout_thread *self,
                      struct corepool_layout_slot **found, uint64_t *stamp)
@@ -267,9 +180,7 @@ corepool_layout_take(const struct corepool_layout_pool *pool, uint64_t handle, s
     struct corepool_layout_shelf *shelf;
     uint64_t at;
     __asm__ volatile goto(COREPOOL_LAYOUT_ARM COREPOOL_LAYOUT_FIND
-                          "movq %c[top](%[shelf]), %[slot]\n\t"
-                          "testq %[slot], %[slot]\n\t"
-                          "jz %l[other]\n\t" COREPOOL_LAYOUT_STEP(3)
+                          "movq %c[top](%[shelf]), %[slot]\n\t" COREPOOL_LAYOUT_STEP(3)
                           "cmpl %k[at], %c[doomed](%[slot])\n\t"
                           "jne %l[unusual]\n\t"
                           "movq (%[slot]), %[at]\n\t"
@@ -296,7 +207,7 @@ restarted:
     return COREPOOL_LAYOUT_RESTARTED;
 }
 
-/* --- give: what is on top already, or deep: it goes on top, and what was idle there into the ring --- */
+/* --- give: what is on top already --- */
 
 /* The shelf is this CPU's, nothing stops the usual case there, and the lease is one. It leaves 0 in `at`, as above. */
 #define COREPOOL_LAYOUT_ADMIT                            \
@@ -309,47 +220,6 @@ restarted:
     "jne %l[unusual]\n\t" COREPOOL_LAYOUT_STEP(3)        \
     "cmpl %k[at], %c[doomed](%[slot])\n\t"               \
     "jne %l[unusual]\n\t"
-
-/* Until the commit says that the slot is shelved it is no part of the shelf, though it is on top: what is done before may be
- * seen by all. */
-static inline __attribute__((always_inline)) enum corepool_layout_outcome
-corepool_layout_give_deep(struct corepool_layout_shelf *shelf, struct corepool_layout_slot *slot, uint64_t leased,
-                          uint64_t shelved, char *rseq)
-{
-    uint64_t at, before, ring;
-    __asm__ volatile goto(COREPOOL_LAYOUT_ARM COREPOOL_LAYOUT_ADMIT
-                          "movq %c[top](%[shelf]), %[at]\n\t"
-                          "testq %[at], %[at]\n\t"
-                          "jz 5f\n\t"
-                          "testl %[tag_shelved], (%[at])\n\t"
-                          "jz 5f\n\t"
-                          "movl %c[head](%[shelf]), %k[before]\n\t"
-                          "movl %c[mask](%[shelf]), %k[rseq]\n\t" /* done with the area: its register is free */
-                          "andl %k[before], %k[rseq]\n\t"
-                          "movq %c[items](%[shelf]), %[ring]\n\t"
-                          "movq %[at], (%[ring],%[rseq],8)\n\t"
-                          "incl %k[before]\n\t"
-                          "movl %c[tail](%[shelf]), %k[rseq]\n\t"
-                          "shlq $32, %[rseq]\n\t"
-                          "orq %[rseq], %[before]\n\t"
-                          "movq %[before], %%xmm0\n\t"
-                          "movq %[slot], %%xmm1\n\t"
-                          "punpcklqdq %%xmm1, %%xmm0\n\t" COREPOOL_LAYOUT_STEP(4)
-                          "movaps %%xmm0, %c[head](%[shelf])\n\t"
-                          "5:\n\t"
-                          "movq %[slot], %c[top](%[shelf])\n\t" COREPOOL_LAYOUT_STEP(5)
-                          "movq %[shelved], (%[slot])\n\t" COREPOOL_LAYOUT_END
-                          : [at] "=&r"(at), [before] "=&r"(before), [ring] "=&r"(ring), [rseq] "+&r"(rseq)
-                          : [shelf] "r"(shelf), [slot] "r"(slot), [leased] "r"(leased), [shelved] "r"(shelved),
-                            COREPOOL_LAYOUT_OFFSETS
-                          : "memory", "cc", "xmm0", "xmm1" COREPOOL_LAYOUT_STEP_CLOBBER
-                          : unusual, restarted);
-    return COREPOOL_LAYOUT_DONE;
-unusual:
-    return COREPOOL_LAYOUT_UNUSUAL;
-restarted:
-    return COREPOOL_LAYOUT_RESTARTED;
-}
 
 /* A leased worker is back, or nothing has changed. */
 static inline __attribute__((always_inline)) enum corepool_layout_outcome
@@ -394,24 +264,9 @@ static inline enum corepool_layout_outcome corepool_layout_give(struct corepool_
     return COREPOOL_LAYOUT_UNUSUAL;
 }
 
-static inline enum corepool_layout_outcome corepool_layout_take_deep(const struct corepool_layout_pool *pool,
-                                                                     uint64_t handle, char *rseq,
-                                                                     struct corepool_layout_slot **found)
-{
-    (void)pool, (void)handle, (void)rseq, (void)found;
-    return COREPOOL_LAYOUT_UNUSUAL;
-}
-
-static inline enum corepool_layout_outcome corepool_layout_give_deep(struct corepool_layout_shelf *shelf,
-                                                                     struct corepool_layout_slot *slot, uint64_t leased,
-                                                                     uint64_t shelved, char *rseq)
-{
-    return corepool_layout_give(shelf, slot, leased, shelved, rseq);
-}
-
 #endif
 
-/* The usual checkout: *lease filled on DONE, else untouched. self: the calling thread's, not NULL; pool.impl not NULL. */
+/* The usual checkout: *lease filled on DONE, else untouched. self: the calling thread's; pool.impl not NULL. */
 static inline __attribute__((always_inline)) enum corepool_layout_outcome
 corepool_layout_checkout(corepool_pool_t pool, struct corepool_layout_thread *self, corepool_lease_t *lease)
 {
@@ -428,17 +283,15 @@ corepool_layout_checkout(corepool_pool_t pool, struct corepool_layout_thread *se
     return COREPOOL_LAYOUT_DONE;
 }
 
-/* The usual checkin: *lease zeroed on DONE, else untouched. self: the calling thread's, or NULL; lease not NULL. */
+/* The usual checkin: *lease zeroed on DONE, else untouched. self: the calling thread's; lease not NULL. */
 static inline __attribute__((always_inline)) enum corepool_layout_outcome
-corepool_layout_checkin(struct corepool_layout_thread *self, corepool_lease_t *lease, int deep)
+corepool_layout_checkin(struct corepool_layout_thread *self, corepool_lease_t *lease)
 {
     struct corepool_layout_slot *slot = (struct corepool_layout_slot *)(void *)lease->worker;
     uint64_t leased = lease->generation;
-    if (__builtin_expect(!slot, 0) || __builtin_expect(!self, 0))
+    if (__builtin_expect(!slot, 0))
         return COREPOOL_LAYOUT_UNUSUAL;
-    enum corepool_layout_outcome outcome =
-        deep ? corepool_layout_give_deep(slot->shelf, slot, leased, leased | self->tag, self->rseq)
-             : corepool_layout_give(slot->shelf, slot, leased, leased | self->tag, self->rseq);
+    enum corepool_layout_outcome outcome = corepool_layout_give(slot->shelf, slot, leased, leased | self->tag, self->rseq);
     if (__builtin_expect(outcome != COREPOOL_LAYOUT_DONE, 0))
         return outcome;
     lease->resource = NULL;

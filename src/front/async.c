@@ -320,7 +320,7 @@ int corepool_request_cancel(corepool_request_t request)
     struct async *async = request.impl;
     if (!async)
         return cp_fail(COREPOOL_ESTALE, "the request did not wait");
-    if (!cp_self || cp_self->loop != async->loop)
+    if (cp_self->loop != async->loop)
         return cp_fail(COREPOOL_ETHREAD, "a request is cancelled on the thread that asked");
     if (async->generation != request.generation || !async->waiting)
         return cp_fail(COREPOOL_ESTALE, "the request has completed");
@@ -420,7 +420,7 @@ static void finish_detached(struct async *async)
 
 void corepool_loop_detach(corepool_attachment_t *attachment)
 {
-    if (!attachment || !cp_self || cp_self->loop != &attachment->loop)
+    if (!attachment || cp_self->loop != &attachment->loop)
         return;
     cp_self->loop = NULL; /* callbacks that ask again are refused */
     cancel_all(&attachment->loop, finish_detached);

@@ -7,7 +7,7 @@
 #include "base/error.h"
 #include "base/point.h"
 #include "core/verdict.h"
-#include "front/usual.h"
+#include "front/deep.h"
 #include "shard/lease.h"
 
 void cp_slot_hand_over(cp_slot *slot, uint32_t tag, corepool_reason_t reason)
@@ -176,7 +176,7 @@ __attribute__((noinline)) static int checkin_to_manager(corepool_lease_t *lease,
 __attribute__((noinline)) static int checkin_unusually(corepool_lease_t *lease)
 {
     struct cp_thread *self = cp_self;
-    if (!lease->worker || !self)
+    if (!lease->worker || self == &cp_nobody)
         return checkin_slowly(lease);
     uint32_t flags = atomic_load_explicit(&lease->worker->slice->shelf.flags, memory_order_relaxed);
     if (flags & CP_SHELF_PORTABLE)
@@ -200,8 +200,14 @@ static int checkin_otherwise(enum corepool_layout_outcome outcome, corepool_leas
 /* Another is on top of the shelf: as usual, but if that one is idle it goes into the ring. */
 __attribute__((noinline)) static int checkin_deep(corepool_lease_t *lease)
 {
-    enum corepool_layout_outcome outcome = corepool_layout_checkin(COREPOOL_LAYOUT_SELF, lease, true);
-    return cp_likely(outcome == COREPOOL_LAYOUT_DONE) ? COREPOOL_OK : checkin_otherwise(outcome, lease);
+    struct corepool_layout_thread *self = COREPOOL_LAYOUT_SELF;
+    struct corepool_layout_slot *slot = (struct corepool_layout_slot *)(void *)lease->worker;
+    enum corepool_layout_outcome outcome =
+        cp_give_deep(slot->shelf, slot, lease->generation, lease->generation | self->tag, self->rseq);
+    if (cp_unlikely(outcome != COREPOOL_LAYOUT_DONE))
+        return checkin_otherwise(outcome, lease);
+    *lease = (corepool_lease_t){0};
+    return COREPOOL_OK;
 }
 
 /* The usual case, a lease of a class without a checkin callback that is given back on its CPU, is kept free of calls. */
@@ -209,7 +215,7 @@ cp_hot int corepool_checkin(corepool_lease_t *lease)
 {
     if (cp_unlikely(!lease))
         return checkin_slowly(lease);
-    enum corepool_layout_outcome outcome = corepool_layout_checkin(COREPOOL_LAYOUT_SELF, lease, false);
+    enum corepool_layout_outcome outcome = corepool_layout_checkin(COREPOOL_LAYOUT_SELF, lease);
     if (cp_likely(outcome == COREPOOL_LAYOUT_DONE))
         return COREPOOL_OK;
     return outcome == COREPOOL_LAYOUT_DEEP ? checkin_deep(lease) : checkin_otherwise(outcome, lease);

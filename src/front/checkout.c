@@ -12,8 +12,8 @@
 #include "base/error.h"
 #include "base/point.h"
 #include "core/verdict.h"
+#include "front/deep.h"
 #include "front/policy.h"
-#include "front/usual.h"
 #include "shard/lease.h"
 
 /* How often a caller that is moved to another CPU on its way follows there before it asks by message. */
@@ -515,7 +515,7 @@ __attribute__((noinline)) static int checkout_chosen(corepool_pool_t pool, const
 __attribute__((noinline)) static int checkout_unusually(corepool_pool_t pool, const corepool_checkout_options_t *options,
                                                         corepool_lease_t *lease)
 {
-    if (!cp_pool_is_local(pool))
+    if (cp_client == &cp_nobody || !cp_pool_is_local(pool))
         return checkout_slowly(pool, options, lease);
     uint32_t cpu = cp_rseq_cpu();
     if (cp_unlikely(cpu >= atomic_load_explicit(&pool.impl->portable_cpus, memory_order_relaxed)))
@@ -544,7 +544,7 @@ __attribute__((noinline)) static int checkout_deep(corepool_pool_t pool, const c
 {
     struct corepool_layout_slot *slot;
     enum corepool_layout_outcome outcome =
-        corepool_layout_take_deep((const struct corepool_layout_pool *)(const void *)pool.impl, corepool_layout_handle(pool),
+        cp_take_deep((const struct corepool_layout_pool *)(const void *)pool.impl, corepool_layout_handle(pool),
                                   COREPOOL_LAYOUT_CLIENT->rseq, &slot);
     if (cp_unlikely(outcome != COREPOOL_LAYOUT_DONE))
         return checkout_otherwise(outcome, pool, options, lease);
@@ -555,16 +555,12 @@ __attribute__((noinline)) static int checkout_deep(corepool_pool_t pool, const c
 /* The usual case, an idle worker on the caller's CPU and a class without a checkout callback, is kept free of calls. */
 cp_hot int corepool_checkout(corepool_pool_t pool, const corepool_checkout_options_t *options, corepool_lease_t *lease)
 {
-    struct corepool_layout_thread *self = COREPOOL_LAYOUT_CLIENT;
-    if (cp_unlikely(!self))
-        return checkout_slowly(pool, options, lease);
-    cp_apart();
     if (cp_unlikely(!pool.impl))
         return checkout_slowly(pool, options, lease);
     cp_apart();
     if (cp_unlikely(!lease) || (cp_unlikely(options != NULL) && cp_unlikely(options->timeout_ms < COREPOOL_INFINITE)))
         return checkout_slowly(pool, options, lease);
-    enum corepool_layout_outcome outcome = corepool_layout_checkout(pool, self, lease);
+    enum corepool_layout_outcome outcome = corepool_layout_checkout(pool, COREPOOL_LAYOUT_CLIENT, lease);
     if (cp_likely(outcome == COREPOOL_LAYOUT_DONE))
         return COREPOOL_OK;
     return outcome == COREPOOL_LAYOUT_DEEP ? checkout_deep(pool, options, lease)

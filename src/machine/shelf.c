@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 _Atomic uint64_t cp_shelf_aborts;
+struct cp_item cp_no_item;
 
 void cp_shelf_init(struct cp_shelf *shelf, _Atomic(struct cp_item *) *ring, uint32_t capacity, uint32_t cpu,
                    bool portable)
@@ -19,7 +20,7 @@ void cp_shelf_init(struct cp_shelf *shelf, _Atomic(struct cp_item *) *ring, uint
     shelf->mask = capacity - 1;
     atomic_store_explicit(&shelf->head, 0, memory_order_relaxed);
     atomic_store_explicit(&shelf->tail, 0, memory_order_relaxed);
-    atomic_store_explicit(&shelf->top, NULL, memory_order_relaxed);
+    atomic_store_explicit(&shelf->top, &cp_no_item, memory_order_relaxed);
     /* Last: a caller that is late by a whole life of the shelf finds it closed until everything else is in place. */
     atomic_store_explicit(&shelf->flags, portable ? CP_SHELF_PORTABLE : 0, memory_order_release);
 }
@@ -37,11 +38,11 @@ enum cp_shelf_outcome cp_shelf_take_again(struct cp_shelf *shelf, enum cp_shelf_
     return outcome;
 }
 
-/* What goes into the ring is not the top. Before it is shelved: then the top is idle as little as none. */
+/* What goes into the ring is not the top. Before it is shelved: then the top is not idle either way. */
 static void forget_top(struct cp_shelf *shelf, const struct cp_item *item)
 {
     if (atomic_load_explicit(&shelf->top, memory_order_relaxed) == item)
-        atomic_store_explicit(&shelf->top, NULL, memory_order_relaxed);
+        atomic_store_explicit(&shelf->top, &cp_no_item, memory_order_relaxed);
 }
 
 static enum cp_shelf_outcome portable_give_oldest(struct cp_shelf *shelf, struct cp_item *item, uint64_t expected,

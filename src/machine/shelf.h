@@ -147,7 +147,7 @@ enum cp_shelf_end { CP_NEWEST, CP_OLDEST };
 struct cp_shelf {
     _Atomic uint32_t head; /* free running; head - tail items are idle, and the top */
     _Atomic uint32_t tail;
-    _Atomic(struct cp_item *) top; /* see above; NULL: none */
+    _Atomic(struct cp_item *) top; /* see above; never NULL */
     uint32_t cpu;
     _Atomic uint32_t flags;  /* enum cp_shelf_flag */
     _Atomic(struct cp_item *) *ring;
@@ -162,6 +162,9 @@ _Static_assert(offsetof(struct cp_shelf, head) % 16 == 0 && offsetof(struct cp_s
 _Static_assert(offsetof(struct cp_shelf, cpu) % 8 == 0 && offsetof(struct cp_shelf, flags) == offsetof(struct cp_shelf, cpu) + 4,
                "CPU and flags are compared as one word");
 _Static_assert(sizeof(struct cp_shelf) == CP_CACHE_LINE, "a shelf is one line");
+
+/* The top of a shelf that has none: an item that is never idle. */
+extern struct cp_item cp_no_item __attribute__((visibility("hidden")));
 
 /* For memory the caller owns. ring: room for `capacity` pointers, a power of two; at most that many items may
  * exist. A shelf that starts PORTABLE has no CPU of its own. */
@@ -181,7 +184,7 @@ static inline enum cp_shelf_outcome cp_shelf_check_locked(const struct cp_shelf 
 static inline struct cp_item *cp_shelf_idle_top(const struct cp_shelf *shelf)
 {
     struct cp_item *top = atomic_load_explicit(&shelf->top, memory_order_relaxed);
-    return top && cp_stamp_is_shelved(atomic_load_explicit(&top->stamp, memory_order_relaxed)) ? top : NULL;
+    return cp_stamp_is_shelved(atomic_load_explicit(&top->stamp, memory_order_relaxed)) ? top : NULL;
 }
 
 /* Under the lock. NULL: nothing on top. The taker has yet to change the stamp: it is the top no more. */
@@ -189,7 +192,7 @@ static inline struct cp_item *cp_shelf_take_top_locked(struct cp_shelf *shelf)
 {
     struct cp_item *top = cp_shelf_idle_top(shelf);
     if (top)
-        atomic_store_explicit(&shelf->top, NULL, memory_order_relaxed);
+        atomic_store_explicit(&shelf->top, &cp_no_item, memory_order_relaxed);
     return top;
 }
 

@@ -13,8 +13,15 @@
 #include "base/error.h"
 #include "machine/shelf.h"
 
-_Thread_local struct cp_thread *cp_self;
-_Thread_local struct cp_thread *cp_client;
+/* As far as sequences look at a struct rseq. */
+static struct {
+    uint32_t cpu_id_start, cpu_id;
+    uint64_t rseq_cs; /* written by all that try */
+} on_no_cpu = {.cpu_id = UINT32_MAX};
+
+struct cp_thread cp_nobody = {.rseq = (char *)&on_no_cpu};
+_Thread_local struct cp_thread *cp_self = &cp_nobody;
+_Thread_local struct cp_thread *cp_client = &cp_nobody;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -34,7 +41,7 @@ static void end_thread(void *value)
     cp_self = cp_client = thread;
     if (fn)
         fn(thread);
-    cp_self = cp_client = NULL;
+    cp_self = cp_client = &cp_nobody;
     pthread_mutex_lock(&lock);
     thread->next = unused;
     unused = thread;
@@ -47,9 +54,9 @@ static void after_fork_in_child(void)
     if (atomic_load(&runtimes) == 0)
         return;
     atomic_store(&forked, true);
-    if (cp_self)
+    if (cp_self != &cp_nobody)
         pthread_setspecific(key, NULL);
-    cp_self = cp_client = NULL;
+    cp_self = cp_client = &cp_nobody;
 }
 
 static void before_fork(void)

@@ -49,10 +49,13 @@ struct cp_thread {
     struct cp_thread *next;        /* of the free records */
 } cp_line_aligned;
 
-/* The calling thread's record, NULL before its first call. Exported under the name that corepool/layout.h knows. */
+/* Stands for a thread without a record: it is on no CPU, so what it tries by a sequence is never done. */
+extern struct cp_thread cp_nobody __attribute__((visibility("hidden")));
+
+/* The calling thread's record, cp_nobody before its first call. Exported under the name that corepool/layout.h knows. */
 extern _Thread_local struct cp_thread *cp_self __asm__("corepool_layout_self_3") cp_initial_exec COREPOOL_PUBLIC;
 
-/* The same on threads that may block; NULL on shards too. So the usual checkout has one thing to test. */
+/* The same on threads that may block; cp_nobody on shards too. So the usual checkout has nothing to test. */
 extern _Thread_local struct cp_thread *cp_client __asm__("corepool_layout_client_3") cp_initial_exec COREPOOL_PUBLIC;
 
 /* Makes the record. NULL with detail: *code is COREPOOL_ENOMEM, or COREPOOL_EFORKED in a child of a process that had a
@@ -61,7 +64,7 @@ struct cp_thread *cp_thread_register(int *code);
 
 static inline struct cp_thread *cp_thread_self(int *code)
 {
-    return cp_likely(cp_self != NULL) ? cp_self : cp_thread_register(code);
+    return cp_likely(cp_self != &cp_nobody) ? cp_self : cp_thread_register(code);
 }
 
 /* The thread has taken that worker; it remembers it for its end. Thread: that one. */

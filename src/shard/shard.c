@@ -436,7 +436,7 @@ static int begin(struct corepool_shard *shard)
         return status;
     cp_self->shard = shard;
     cp_self->loop = &shard->loop;
-    cp_client = NULL; /* never blocks */
+    cp_client = &cp_nobody; /* never blocks */
     return COREPOOL_OK;
 }
 

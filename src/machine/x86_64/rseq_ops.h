@@ -107,8 +107,6 @@ extern uint32_t cp_storm[CP_STORM_STEPS];
 /* Goes on behind label 5 unless the top is idle; leaves the top in `in`. */
 #define CP_RSEQ_TOP_IS_IDLE(in)                           \
     "movq %c[top](%[shelf]), " in "\n\t"                  \
-    "testq " in ", " in "\n\t"                            \
-    "jz 5f\n\t"                                           \
     "testl %[shelved_bits], %c[stamp](" in ")\n\t"        \
     "jz 5f\n\t"
 
@@ -140,11 +138,10 @@ static inline enum cp_shelf_outcome cp_rseq_take_top(struct cp_shelf *shelf, str
     struct cp_item *found;
     __asm__ goto(CP_RSEQ_BEGIN CP_RSEQ_CHECK
                  "movq %c[top](%[shelf]), %[found]\n\t"
-                 "testq %[found], %[found]\n\t"
-                 "jz %l[empty]\n\t"
                  "testl %[shelved_bits], %c[stamp](%[found])\n\t"
-                 "jz %l[empty]\n\t" CP_STEP(3) CP_STEP(4)
-                 "movq $0, %c[top](%[shelf])\n\t" CP_RSEQ_END
+                 "jz %l[empty]\n\t" CP_STEP(3)
+                 "leaq cp_no_item(%%rip), %%rax\n\t" CP_STEP(4)
+                 "movq %%rax, %c[top](%[shelf])\n\t" CP_RSEQ_END
                  : [found] "=&r"(found)
                  : CP_RSEQ_FIELDS
                  : "memory", "cc", "rax", "rcx" CP_STEP_CLOBBER
@@ -249,11 +246,10 @@ static inline enum cp_shelf_outcome cp_rseq_take_last(struct cp_shelf *shelf, st
                  "cmpl %c[head](%[shelf]), %%eax\n\t"
                  "jne %l[changed]\n\t"
                  "movq %c[top](%[shelf]), %[found]\n\t"
-                 "testq %[found], %[found]\n\t"
-                 "jz %l[empty]\n\t"
                  "testl %[shelved_bits], %c[stamp](%[found])\n\t"
-                 "jz %l[empty]\n\t" CP_STEP(3) CP_STEP(4)
-                 "movq $0, %c[top](%[shelf])\n\t" CP_RSEQ_END
+                 "jz %l[empty]\n\t" CP_STEP(3)
+                 "leaq cp_no_item(%%rip), %%rax\n\t" CP_STEP(4)
+                 "movq %%rax, %c[top](%[shelf])\n\t" CP_RSEQ_END
                  : [found] "=&r"(found)
                  : CP_RSEQ_FIELDS
                  : "memory", "cc", "rax", "rcx" CP_STEP_CLOBBER
@@ -334,7 +330,8 @@ CP_RSEQ_DEFINE_GIVE(cp_rseq_give,
 CP_RSEQ_DEFINE_GIVE(cp_rseq_give_oldest,
                     "cmpq %[item], %c[top](%[shelf])\n\t"
                     "jne 5f\n\t"
-                    "movq $0, %c[top](%[shelf])\n\t" /* and it is not the top */
+                    "leaq cp_no_item(%%rip), %%rax\n\t"
+                    "movq %%rax, %c[top](%[shelf])\n\t" /* and it is not the top */
                     "5:\n\t"
                     "movl %c[tail](%[shelf]), %%eax\n\t"
                     "decl %%eax\n\t"
