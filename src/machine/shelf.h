@@ -338,6 +338,7 @@ static inline enum cp_shelf_outcome cp_shelf_give_once(struct cp_shelf *shelf, s
 static inline enum cp_shelf_outcome cp_shelf_give(struct cp_shelf *shelf, struct cp_item *item, uint64_t expected,
                                                   uint64_t shelved)
 {
+    cp_assert(!cp_stamp_is_shelved(expected)); /* else it would be idle before the commit */
     enum cp_shelf_outcome outcome = cp_shelf_give_once(shelf, item, expected, shelved, CP_SHELF_STOP_GIVE);
     return cp_likely(outcome == CP_SHELF_DONE) ? outcome
                                                : cp_shelf_give_again(shelf, item, expected, shelved, outcome);

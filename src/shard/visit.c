@@ -29,6 +29,7 @@ void cp_slice_sift(struct cp_slice *slice)
         if (outcome != CP_SHELF_DONE)
             return;
         cp_slot *slot = cp_slot_of(item);
+        cp_slot_pass(slot, CP_TAG_MANAGER); /* on top while it is shelved it would be idle before the give is done */
         uint64_t stamp = cp_slot_stamp(slot);
         if (atomic_load_explicit(&slot->item.doomed, memory_order_relaxed) ||
             cp_shelf_give(&slice->shelf, item, stamp, cp_stamp_passed(stamp, cp_self->tag)) !=

@@ -25,6 +25,7 @@ static void sift(struct cp_slice *slice)
     shard->then = collect;
     if (outcome != CP_SHELF_DONE)
         return;
+    cp_slot_pass(slot, CP_TAG_MANAGER);
     if (atomic_load(&slot->item.doomed) ||
         shelf_give(slice, manager_cpu(shard), slot, cp_slot_stamp(slot)) != CP_SHELF_DONE)
         adopt(slice, slot);
