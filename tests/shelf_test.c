@@ -83,11 +83,79 @@ BOTH(a_shelf_is_filled_from_its_oldest_end)
         cr_expect_eq(take(CP_NEWEST), &items[i]);
 }
 
+/* --- a top that is leased where it is --- */
+
+/* As callers take it in the usual case. */
+static struct cp_item *lease_top(void)
+{
+    struct cp_item *top = atomic_load(&shelf.top);
+    cr_assert_eq(top, cp_shelf_idle_top(&shelf));
+    atomic_store(&top->stamp, cp_stamp(cp_stamp_generation(atomic_load(&top->stamp)) + 1, CP_TAG_LEASED));
+    return top;
+}
+
+static void expect_newest_first(unsigned items_left)
+{
+    while (items_left-- > 0)
+        cr_expect_eq(take(CP_NEWEST), &items[items_left]);
+    cr_expect_null(take(CP_NEWEST));
+}
+
+BOTH(a_leased_top_is_idle_for_nobody)
+{
+    for (unsigned i = 0; i < 3; i++)
+        cr_assert_eq(give(&items[i]), CP_SHELF_DONE);
+    struct cp_item *top = lease_top();
+    cr_expect_eq(top, &items[2]);
+    cr_expect_eq(cp_shelf_idle(&shelf), 2);
+    cr_expect_eq(take(CP_NEWEST), &items[1]);
+    cr_expect_eq(take(CP_OLDEST), &items[0]);
+    cr_expect_null(take(CP_NEWEST));
+    cr_expect_null(take(CP_OLDEST));
+    cr_expect_eq(cp_shelf_await(&shelf), CP_SHELF_DONE);
+    cr_expect_eq(give(top), CP_SHELF_SOMEONE_WAITS);
+    cr_expect_eq(cp_shelf_idle(&shelf), 0, "a give that is refused leaves it leased");
+    cr_expect(cp_shelf_change(&shelf, 0, CP_SHELF_WAITING));
+    cr_expect_eq(give(top), CP_SHELF_DONE);
+    cr_expect_eq(cp_shelf_idle(&shelf), 1);
+    cr_expect_eq(cp_shelf_await(&shelf), CP_SHELF_NONEMPTY);
+    cr_expect_eq(take(CP_OLDEST), top);
+}
+
+BOTH(a_leased_top_whose_place_another_takes_comes_back_above_that)
+{
+    give_all();
+    struct cp_item *top = lease_top(), *next = take(CP_NEWEST);
+    cr_expect_eq(give(next), CP_SHELF_DONE);
+    cr_expect_eq(give(top), CP_SHELF_DONE);
+    expect_newest_first(ITEMS);
+}
+
+BOTH(a_leased_top_that_comes_back_to_its_place_goes_below_who_comes_later)
+{
+    give_all();
+    struct cp_item *top = lease_top(), *next = take(CP_NEWEST);
+    cr_expect_eq(give(top), CP_SHELF_DONE);
+    cr_expect_eq(give(next), CP_SHELF_DONE);
+    cr_expect_eq(take(CP_NEWEST), next);
+    cr_expect_eq(take(CP_NEWEST), top);
+    expect_newest_first(ITEMS - 2);
+}
+
+BOTH(a_top_that_its_manager_holds_comes_back_as_any_other)
+{
+    give_all();
+    struct cp_item *top = lease_top();
+    cr_expect(cp_shelf_claim(&shelf, top, cp_stamp(2, CP_TAG_LEASED), cp_stamp(2, CP_TAG_MANAGER)));
+    cr_expect_eq(cp_shelf_idle(&shelf), ITEMS - 1);
+    cr_expect_eq(give(top), CP_SHELF_DONE);
+    expect_newest_first(ITEMS);
+}
+
 BOTH(what_goes_from_the_top_to_the_oldest_end_is_on_the_shelf_once)
 {
     give_all();
-    struct cp_item *top = &items[ITEMS - 1];
-    atomic_store(&top->stamp, cp_stamp(2, CP_TAG_LEASED)); /* taken as callers do: it stays where it is */
+    struct cp_item *top = lease_top();
     cr_expect_eq(cp_shelf_idle(&shelf), ITEMS - 1);
     cr_expect_eq(give_oldest(top), CP_SHELF_DONE);
     cr_expect_eq(cp_shelf_idle(&shelf), ITEMS);
@@ -95,6 +163,50 @@ BOTH(what_goes_from_the_top_to_the_oldest_end_is_on_the_shelf_once)
     for (unsigned i = 0; i < ITEMS - 1; i++)
         cr_expect_eq(take(CP_OLDEST), &items[i]);
     cr_expect_null(take(CP_OLDEST));
+}
+
+BOTH(growing_keeps_a_leased_top_in_its_place)
+{
+    static _Atomic(struct cp_item *) larger[2 * ITEMS];
+    give_all();
+    struct cp_item *top = lease_top();
+    cr_assert(cp_shelf_grow(&shelf, larger, 2 * ITEMS));
+    memset(ring, 0, sizeof ring); /* no longer looked at */
+    cr_expect_eq(cp_shelf_idle(&shelf), ITEMS - 1);
+    cr_expect_eq(give(top), CP_SHELF_DONE);
+    expect_newest_first(ITEMS);
+}
+
+BOTH(a_closed_shelf_is_drained_of_all_but_its_leased_top)
+{
+    struct cp_item *item;
+    give_all();
+    struct cp_item *top = lease_top();
+    cr_expect(cp_shelf_change(&shelf, CP_SHELF_CLOSED, 0));
+    for (unsigned i = 0; i < ITEMS - 1; i++) {
+        cr_assert(cp_shelf_drain(&shelf, &item));
+        cr_expect_eq(item, &items[i]);
+    }
+    cr_expect_not(cp_shelf_drain(&shelf, &item));
+    cr_expect_eq(give(top), CP_SHELF_CLOSED_NOW);
+    cr_expect_not(cp_shelf_drain(&shelf, &item));
+}
+
+Test(rseq_shelf, changes_its_kind_with_a_leased_top)
+{
+    open_shelf(false);
+    give_all();
+    for (unsigned i = 0; i < 2; i++) {
+        struct cp_item *top = lease_top();
+        cr_assert(cp_shelf_change(&shelf, CP_SHELF_PORTABLE, 0));
+        cr_expect_eq(cp_shelf_idle(&shelf), ITEMS - 1);
+        if (i)
+            cr_expect_eq(give(top), CP_SHELF_DONE, "while it is portable");
+        cr_assert(cp_shelf_change(&shelf, 0, CP_SHELF_PORTABLE));
+        if (!i)
+            cr_expect_eq(give(top), CP_SHELF_DONE, "when it is back");
+    }
+    expect_newest_first(ITEMS);
 }
 
 /* --- a larger ring --- */
