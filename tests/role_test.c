@@ -71,6 +71,23 @@ static void *stop_runtime(void *status)
     return NULL;
 }
 
+static void try_to_play(void *played)
+{
+    *(bool *)played = cp_shard_begin_play(&laws_runtime()->shard[0]);
+}
+
+/* Its gives would leave nobody's mark. */
+Test(role, a_thread_without_a_record_does_not_play)
+{
+    bool played = true;
+    laws_start(NULL);
+    laws_in_thread(-1, try_to_play, &played);
+    cr_expect_not(played);
+    if (played)
+        cp_shard_end_play(&laws_runtime()->shard[0]);
+    laws_end();
+}
+
 Test(role, a_shard_does_not_stop_under_who_has_asked_it)
 {
     struct laws_count count = {0};

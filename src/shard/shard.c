@@ -171,7 +171,7 @@ static void end_play(struct corepool_shard *shard)
 
 static bool may_play(void)
 {
-    return cp_self && !cp_self->shard;
+    return cp_self != &cp_nobody && !cp_self->shard;
 }
 
 bool cp_shard_begin_play(struct corepool_shard *shard)
@@ -573,7 +573,7 @@ int cp_shard_call(struct corepool_shard *shard, int (*fn)(struct corepool_shard 
 
 corepool_shard_t *corepool_shard_current(void)
 {
-    return cp_self ? cp_self->shard : NULL;
+    return cp_self->shard;
 }
 
 uv_loop_t *corepool_shard_loop(corepool_shard_t *shard)

@@ -85,7 +85,7 @@ void cp_shard_finish(struct corepool_shard *shard);
 /* Whether the calling thread is this shard. Thread: any. */
 static inline bool cp_on_shard(const struct corepool_shard *shard)
 {
-    return cp_self && cp_self->shard == shard;
+    return cp_self->shard == shard;
 }
 
 /* Posts to a shard, in order per thread; from the shard itself without a system call, delivered from its loop.
