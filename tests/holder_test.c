@@ -187,3 +187,37 @@ Test(holder, a_thread_that_outlives_a_runtime_looks_at_nothing_there)
     cr_expect_eq(corepool_runtime_stop(lasting, LAWS_PATIENCE_MS), COREPOOL_OK);
     cr_expect_eq(corepool_runtime_destroy(lasting), COREPOOL_OK);
 }
+
+/* Takes here and there, and keeps one here. */
+static void *keep_one_of_two(void *arg)
+{
+    struct guest *guest = arg;
+    corepool_lease_t lease;
+    become_known(&guest->visit);
+    guest->visit.status |= laws_checkout(guest->visit.pool, LAWS_PATIENCE_MS, &lease);
+    sem_post(&guest->done);
+    await(&guest->end);
+    return NULL;
+}
+
+Test(holder, a_thread_that_outlives_a_runtime_loses_what_it_has_in_another)
+{
+    pthread_t thread;
+    struct guest guest;
+    struct laws_count count = {0}, other = {0}, brief_count = {0};
+    corepool_runtime_t *brief;
+    guest.visit = start(&count, &other, 1);
+    cr_assert_eq(corepool_runtime_start(NULL, &brief), COREPOOL_OK, "%s", corepool_error_detail());
+    cr_assert_eq(corepool_pool_open(brief, &laws_plain_class, &brief_count, 1, NULL, &guest.visit.other), COREPOOL_OK,
+                 "%s", corepool_error_detail());
+    sem_init(&guest.done, 0, 0);
+    sem_init(&guest.end, 0, 0);
+    cr_assert_eq(pthread_create(&thread, NULL, keep_one_of_two, &guest), 0);
+    await(&guest.done);
+    cr_expect_eq(corepool_runtime_stop(brief, LAWS_PATIENCE_MS), COREPOOL_OK);
+    cr_expect_eq(corepool_runtime_destroy(brief), COREPOOL_OK);
+    sem_post(&guest.end);
+    cr_assert_eq(pthread_join(thread, NULL), 0);
+    cr_expect_eq(guest.visit.status, COREPOOL_OK);
+    expect_lost(&guest.visit, &count, 1);
+}
