@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 _Atomic uint64_t cp_shelf_aborts;
-struct cp_item cp_no_item;
+struct cp_item cp_no_item cp_line_aligned;
 
 void cp_shelf_init(struct cp_shelf *shelf, _Atomic(struct cp_item *) *ring, uint32_t capacity, uint32_t cpu,
                    bool portable)
