@@ -545,7 +545,7 @@ __attribute__((noinline)) static int checkout_deep(corepool_pool_t pool, const c
     struct corepool_layout_slot *slot;
     enum corepool_layout_outcome outcome =
         cp_take_deep((const struct corepool_layout_pool *)(const void *)pool.impl, corepool_layout_handle(pool),
-                                  COREPOOL_LAYOUT_CLIENT->rseq, &slot);
+                     COREPOOL_LAYOUT_CLIENT->rseq, &slot);
     if (cp_unlikely(outcome != COREPOOL_LAYOUT_DONE))
         return checkout_otherwise(outcome, pool, options, lease);
     cp_checkout_lease((cp_slot *)(void *)slot, cp_client, lease);
