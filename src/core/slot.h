@@ -32,7 +32,7 @@ struct corepool_worker {
     struct cp_item item;
     _Atomic uint32_t listed;               /* on the returned list: its link is in use */
     _Atomic uint32_t validate;             /* the next lease's cp_slot_validation: ask the class first; by the manager */
-    _Atomic(struct cp_thread *) holder;    /* while LEASED: who took it, which remembers it; NULL: a grant on its way */
+    _Atomic(struct cp_thread *) holder;    /* who took it last, and remembers it; NULL: nobody yet, or a grant on its way */
     _Atomic(void *) resource;              /* the worker; written on the shard */
     struct cp_slice *slice;                /* fixed */
     _Atomic(struct corepool_worker *) returned_next;

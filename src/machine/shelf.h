@@ -3,8 +3,8 @@
  * A bounded ring of item pointers, [tail, head) are idle, tail is the oldest; and above it the top, the newest of all. The top
  * is idle if its stamp says that it is shelved; else it is there for when it comes back, and the ring's newest is the shelf's. So
  * a caller that takes and gives one after the other only ever touches the top's stamp. What is in the ring is shelved, and
- * never the top. Contract, as pseudocode over all that is
- * idle, the ring's and the top; each operation is one atomic step with respect to all others on the same shelf:
+ * never the top. Contract, as pseudocode over all that is idle, the ring's and the top; each operation is one atomic step
+ * with respect to all others on the same shelf:
  *
  *   take(end)      if closed:                           CLOSED
  *                  if not on shelf.cpu:                 ELSEWHERE       (rseq only)

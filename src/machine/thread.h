@@ -27,9 +27,10 @@ struct cp_loop;
 #define CP_THREAD_SEEN 8
 
 struct cp_thread {
-    /* Read and written by the usual path, see corepool/layout.h. */
+    /* Read by the usual path, see corepool/layout.h. */
     char *rseq;                    /* its area; where there is none, memory of its own that says so */
     uint32_t tag;                  /* CP_TAG_SHELVED + the record's number; fixed */
+    /* The thread's own, for its end. */
     bool many;                     /* it has taken more workers than `seen` holds */
     struct corepool_worker *seen[CP_THREAD_SEEN]; /* those that it has taken, the newest first */
     uint64_t seen_since;           /* runtimes that had ended when it began: if there are more, `seen` may point nowhere */

@@ -1,9 +1,10 @@
 /* machine/x86_64/rseq_ops.h: the shelf's restartable sequences for x86-64 Linux. Included by machine/shelf.h only.
  *
  * Each sequence: store the address of its descriptor in the thread's rseq area, which glibc has registered;
- * test the flags; compare the area's cpu_id with the shelf's CPU; work on registers and on memory that no one
- * reads before the commit; then one store, the commit, as the last instruction. If the kernel interrupts the
- * thread in between it continues at the abort label instead. No call and no system call inside.
+ * test the flags; compare the area's cpu_id with the shelf's CPU; work on registers, and on memory that no one
+ * reads before the commit or that says the same as before to who goes by the rules of shelf.h; then one store, the
+ * commit, as the last instruction. If the kernel interrupts the thread in between it continues at the abort label
+ * instead. No call and no system call inside.
  *
  * Facts used: struct rseq has cpu_id at 4 and rseq_cs at 8 (linux/rseq.h); abort targets are preceded by the
  * signature that glibc registered (RSEQ_SIG in sys/rseq.h). */
