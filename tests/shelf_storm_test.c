@@ -18,7 +18,6 @@
 struct client {
     pthread_t thread;
     int cpu;
-    uint32_t tag;
     timer_t timer;
     bool alarmed; /* its timer interrupts it all the time */
     uint64_t rounds;
@@ -55,7 +54,7 @@ static void swap_once(struct client *client)
     client->lost += atomic_exchange(&in_use[n], 0) != 1;
     enum cp_shelf_outcome (*back)(struct cp_shelf *, struct cp_item *, uint64_t, uint64_t) =
         client->rounds % 5 ? cp_shelf_give : cp_shelf_give_oldest;
-    client->refused += back(&shelf, item, cp_stamp(generation, CP_TAG_LEASED), cp_stamp(generation, client->tag)) !=
+    client->refused += back(&shelf, item, cp_stamp(generation, CP_TAG_LEASED), cp_stamp(generation, CP_TAG_SHELVED)) !=
                        CP_SHELF_DONE;
     client->rounds++;
 }
@@ -75,9 +74,9 @@ static void *run_client(void *arg)
     return NULL;
 }
 
-static void start_client(struct client *client, int cpu, uint32_t number, bool alarmed)
+static void start_client(struct client *client, int cpu, bool alarmed)
 {
-    *client = (struct client){.cpu = cpu, .tag = CP_TAG_SHELVED + number, .alarmed = alarmed};
+    *client = (struct client){.cpu = cpu, .alarmed = alarmed};
     cr_assert_neq(signal(SIGUSR1, on_alarm), SIG_ERR);
     cr_assert_eq(pthread_create(&client->thread, NULL, run_client, client), 0);
 }
@@ -121,7 +120,7 @@ BOTH(a_storm_of_signals_loses_and_doubles_nothing)
 {
     struct client client;
     give_all();
-    start_client(&client, home, 1, true);
+    start_client(&client, home, true);
     run_for_aborts(portable);
     join_client(&client);
     expect_all_shelved();
@@ -132,7 +131,7 @@ BOTH(two_threads_on_one_cpu_never_hold_the_same_item)
     struct client clients[2];
     give_all();
     for (unsigned i = 0; i < 2; i++)
-        start_client(&clients[i], home, 1 + i, true);
+        start_client(&clients[i], home, true);
     run_for_aborts(portable);
     for (unsigned i = 0; i < 2; i++)
         join_client(&clients[i]);
@@ -145,8 +144,8 @@ Test(portable_shelf, two_threads_on_two_cpus_never_hold_the_same_item)
     open_shelf(true);
     need_other_cpu();
     give_all();
-    start_client(&clients[0], home, 1, true);
-    start_client(&clients[1], other, 2, true);
+    start_client(&clients[0], home, true);
+    start_client(&clients[1], other, true);
     run_for_aborts(true);
     join_client(&clients[0]);
     join_client(&clients[1]);
@@ -156,10 +155,10 @@ Test(portable_shelf, two_threads_on_two_cpus_never_hold_the_same_item)
 /* By running on its CPU, so that no sequence can be under way. */
 Test(rseq_shelf, changes_its_kind_under_its_users_without_loss)
 {
-    struct client client, own = {.tag = CP_TAG_SHELVED + 2};
+    struct client client, own = {0};
     open_shelf(false);
     give_all();
-    start_client(&client, home, 1, false);
+    start_client(&client, home, false);
     for (unsigned i = 0; i < 200; i++) {
         cr_assert(cp_shelf_change(&shelf, CP_SHELF_PORTABLE, 0));
         swap_once(&own);
@@ -176,11 +175,11 @@ Test(rseq_shelf, changes_its_kind_under_its_users_without_loss)
  * operations. */
 Test(rseq_shelf, changes_its_kind_from_another_cpu_without_loss)
 {
-    struct client client, own = {.tag = CP_TAG_SHELVED + 2};
+    struct client client, own = {0};
     open_shelf(false);
     need_other_cpu();
     give_all();
-    start_client(&client, home, 1, false);
+    start_client(&client, home, false);
     pin(other);
     for (unsigned i = 0; i < 20000; i++) {
         cr_assert(cp_shelf_change(&shelf, CP_SHELF_PORTABLE, 0));
@@ -200,7 +199,7 @@ BOTH(await_under_users_never_stops_a_shelf_that_holds_items)
     struct client client;
     unsigned set = 0;
     cr_assert_eq(give(&items[0]), CP_SHELF_DONE);
-    start_client(&client, home, 1, true);
+    start_client(&client, home, true);
     for (unsigned i = 0; i < 2000; i++) {
         enum cp_shelf_outcome outcome = cp_shelf_await(&shelf);
         set += outcome == CP_SHELF_DONE;

@@ -4,8 +4,8 @@
  *
  * The structures are the first fields of the library's own, which asserts that they match. Any change to them, or to what
  * the steps mean, is another COREPOOL_LAYOUT_VERSION; the threads of the version that a library speaks are under that
- * version's names, and under the names of all others there is for ever a thread that is on no CPU. So a program compiled for
- * another version finds its case never usual and calls the exported functions, at no cost to those that match.
+ * version's names, and under those of every version before it there is for ever a thread that is on no CPU. So a program that
+ * was compiled for one of these finds its case never usual and calls the exported functions, at no cost to those that match.
  *
  * Both steps are restartable sequences (Linux rseq): plain loads and stores between arming and the last store, the
  * commit; if the kernel preempts, migrates or signals the thread in between it goes on at the abort label. The commit of the
@@ -27,17 +27,14 @@ extern "C" {
 
 /* The version that this header describes, unless the program has chosen 0: no layout, never inline. */
 #ifndef COREPOOL_LAYOUT_VERSION
-#define COREPOOL_LAYOUT_VERSION 3
+#define COREPOOL_LAYOUT_VERSION 4
+#endif
+#if COREPOOL_LAYOUT_VERSION != 4 && COREPOOL_LAYOUT_VERSION != 0
+#error "COREPOOL_LAYOUT_VERSION: this header describes version 4; 0 means none"
 #endif
 
 #define COREPOOL_LAYOUT_TLS __attribute__((tls_model("initial-exec"))) /* as the library itself; one load to find */
 #define COREPOOL_LAYOUT_READ __attribute__((may_alias)) /* the library knows the same memory by types of its own */
-
-/* Of a thread; its own. */
-struct COREPOOL_LAYOUT_READ corepool_layout_thread {
-    char *rseq;            /* its struct rseq; cpu_id at 4, rseq_cs at 8 (linux/rseq.h) */
-    uint32_t tag;          /* in the stamp of what it has put on a shelf */
-};
 
 struct COREPOOL_LAYOUT_READ corepool_layout_shelf {
     uint32_t head, tail;              /* of the ring: [tail, head) are idle; free running */
@@ -51,10 +48,10 @@ struct COREPOOL_LAYOUT_READ corepool_layout_shelf {
 
 /* Of a corepool_worker_t. */
 struct COREPOOL_LAYOUT_READ corepool_layout_slot {
-    uint64_t stamp;  /* generation << 24 | tag of who holds it; tag 0: leased; from 16: shelved, by that thread */
-    uint32_t doomed; /* nonzero: to be looked at before use */
+    uint64_t stamp;  /* generation << 8 | who holds it; 0: a client; COREPOOL_LAYOUT_SHELVED: the shelf */
+    uint32_t doomed; /* nonzero: to be looked at before use; then it is not a shelf's top while a client holds it */
     uint32_t unused[3];
-    struct corepool_layout_thread *holder;
+    char *holder;    /* the area of the thread that took it last */
     void *resource;
     struct corepool_layout_shelf *shelf; /* of its slice */
 };
@@ -63,36 +60,24 @@ struct COREPOOL_LAYOUT_READ corepool_layout_slot {
 struct COREPOOL_LAYOUT_READ corepool_layout_pool {
     uint64_t other[32]; /* nothing of the usual case */
     uint64_t handle;    /* as in handles while it is open: generation, COREPOOL_SHARD_LOCAL */
-    uint32_t cpus;      /* length of by_cpu; 0: nothing to be had by sequences */
-    uint32_t unused;
-    struct corepool_layout_shelf *by_cpu[1]; /* of so many as `cpus` says */
+    struct corepool_layout_shelf *nowhere;   /* by_cpu[-1]: no CPU's */
+    struct corepool_layout_shelf *by_cpu[1]; /* of all CPUs that the machine may ever have */
 };
 
-#define COREPOOL_LAYOUT_TAG_MASK UINT64_C(0xFFFFFF)
-#define COREPOOL_LAYOUT_TAG_SHELVED UINT64_C(0xFFFFF0) /* any of these bits: shelved */
+#define COREPOOL_LAYOUT_SHELVED UINT64_C(4)  /* this bit of a stamp: shelved */
+#define COREPOOL_LAYOUT_NEXT UINT64_C(0xFC)  /* from shelved to leased, of the next generation */
 
-/* The calling thread's; before its first call that of a thread on no CPU; `client` also on shards, which do not block. */
-extern COREPOOL_PUBLIC COREPOOL_LAYOUT_TLS __thread struct corepool_layout_thread *corepool_layout_self_0;
-extern COREPOOL_PUBLIC COREPOOL_LAYOUT_TLS __thread struct corepool_layout_thread *corepool_layout_client_0;
-extern COREPOOL_PUBLIC COREPOOL_LAYOUT_TLS __thread struct corepool_layout_thread *corepool_layout_self_1;
-extern COREPOOL_PUBLIC COREPOOL_LAYOUT_TLS __thread struct corepool_layout_thread *corepool_layout_client_1;
-extern COREPOOL_PUBLIC COREPOOL_LAYOUT_TLS __thread struct corepool_layout_thread *corepool_layout_self_2;
-extern COREPOOL_PUBLIC COREPOOL_LAYOUT_TLS __thread struct corepool_layout_thread *corepool_layout_client_2;
-extern COREPOOL_PUBLIC COREPOOL_LAYOUT_TLS __thread struct corepool_layout_thread *corepool_layout_self_3;
-extern COREPOOL_PUBLIC COREPOOL_LAYOUT_TLS __thread struct corepool_layout_thread *corepool_layout_client_3;
-
-#if COREPOOL_LAYOUT_VERSION == 3
-#define COREPOOL_LAYOUT_SELF corepool_layout_self_3
-#define COREPOOL_LAYOUT_CLIENT corepool_layout_client_3
-#elif COREPOOL_LAYOUT_VERSION == 2
-#define COREPOOL_LAYOUT_SELF corepool_layout_self_2
-#define COREPOOL_LAYOUT_CLIENT corepool_layout_client_2
-#elif COREPOOL_LAYOUT_VERSION == 1
-#define COREPOOL_LAYOUT_SELF corepool_layout_self_1
-#define COREPOOL_LAYOUT_CLIENT corepool_layout_client_1
+/* The calling thread's area, which is its struct rseq (linux/rseq.h: cpu_id at 4, rseq_cs at 8) and tells it from all
+ * other threads; before its first call one of a thread on no CPU, whose number is -1. `client` is that also on shards, which
+ * do not block. */
+#if COREPOOL_LAYOUT_VERSION
+extern COREPOOL_PUBLIC COREPOOL_LAYOUT_TLS __thread char *corepool_layout_self_4;
+extern COREPOOL_PUBLIC COREPOOL_LAYOUT_TLS __thread char *corepool_layout_client_4;
+#define COREPOOL_LAYOUT_SELF corepool_layout_self_4
+#define COREPOOL_LAYOUT_CLIENT corepool_layout_client_4
 #else
-#define COREPOOL_LAYOUT_SELF corepool_layout_self_0
-#define COREPOOL_LAYOUT_CLIENT corepool_layout_client_0
+#define COREPOOL_LAYOUT_SELF ((char *)0)
+#define COREPOOL_LAYOUT_CLIENT ((char *)0)
 #endif
 
 /* The version that the library speaks. Thread: any. Never blocks. */
@@ -124,10 +109,10 @@ enum corepool_layout_outcome {
 
 #define COREPOOL_LAYOUT_AT(type, field) [field] "i"(__builtin_offsetof(struct corepool_layout_##type, field))
 #define COREPOOL_LAYOUT_OFFSETS                                                                           \
-    COREPOOL_LAYOUT_AT(pool, cpus), COREPOOL_LAYOUT_AT(pool, by_cpu), COREPOOL_LAYOUT_AT(shelf, head),    \
+    COREPOOL_LAYOUT_AT(pool, by_cpu), COREPOOL_LAYOUT_AT(shelf, head),                                    \
         COREPOOL_LAYOUT_AT(shelf, tail), COREPOOL_LAYOUT_AT(shelf, top), COREPOOL_LAYOUT_AT(shelf, cpu),  \
         COREPOOL_LAYOUT_AT(shelf, mask), COREPOOL_LAYOUT_AT(slot, doomed), COREPOOL_LAYOUT_AT(slot, holder), \
-        [tag_mask] "i"(COREPOOL_LAYOUT_TAG_MASK), [tag_shelved] "i"(COREPOOL_LAYOUT_TAG_SHELVED),          \
+        [is_shelved] "i"(COREPOOL_LAYOUT_SHELVED), [next] "i"(COREPOOL_LAYOUT_NEXT),                       \
         [items] "i"(__builtin_offsetof(struct corepool_layout_shelf, ring)),                              \
         [open] "i"(__builtin_offsetof(struct corepool_layout_pool, handle))
 
@@ -156,24 +141,22 @@ enum corepool_layout_outcome {
 
 /* --- take: what is on top --- */
 
-/* The open pool's shelf of this CPU, where nothing stops the usual case. It leaves 0 in `at`: a comparison of memory with
- * a register is one operation with the branch behind it. */
+/* The open pool's shelf of this CPU, where nothing stops the usual case. What `nowhere` points to serves no CPU. It leaves 0 in
+ * `at`: a comparison of memory with a register is one operation with the branch behind it. */
 #define COREPOOL_LAYOUT_FIND                             \
     "cmpq %[handle], %c[open](%[pool])\n\t"              \
     "jne %l[unusual]\n\t" COREPOOL_LAYOUT_STEP(1)        \
-    "movl 4(%[rseq]), %k[at]\n\t"                        \
-    "cmpl %c[cpus](%[pool]), %k[at]\n\t"                 \
-    "jae %l[unusual]\n\t"                                \
+    "movslq 4(%[rseq]), %[at]\n\t"                       \
     "movq %c[by_cpu](%[pool],%[at],8), %[shelf]\n\t"     \
     COREPOOL_LAYOUT_STEP(2)                              \
     "cmpq %c[cpu](%[shelf]), %[at]\n\t"                  \
     "jne %l[unusual]\n\t"                                \
     "xorl %k[at], %k[at]\n\t"
 
-/* What is on top of the shelf of the caller's CPU, in *found, leased to `self` with *stamp, if it is idle and `self` had it last;
- * else nothing has changed. */
+/* What is on top of the shelf of the caller's CPU, in *found, leased to the caller with *stamp, if it is idle and the caller had it
+ * last; else nothing has changed. */
 static inline __attribute__((always_inline)) enum corepool_layout_outcome
-corepool_layout_take(const struct corepool_layout_pool *pool, uint64_t handle, struct corepool_layout_thread *self,
+corepool_layout_take(const struct corepool_layout_pool *pool, uint64_t handle, char *rseq,
                      struct corepool_layout_slot **found, uint64_t *stamp)
 {
     struct corepool_layout_slot *slot;
@@ -184,16 +167,14 @@ corepool_layout_take(const struct corepool_layout_pool *pool, uint64_t handle, s
                           "cmpl %k[at], %c[doomed](%[slot])\n\t"
                           "jne %l[unusual]\n\t"
                           "movq (%[slot]), %[at]\n\t"
-                          "testl %[tag_shelved], %k[at]\n\t"
+                          "testb %[is_shelved], %b[at]\n\t"
                           "jz %l[other]\n\t" COREPOOL_LAYOUT_STEP(4)
-                          "cmpq %[self], %c[holder](%[slot])\n\t"
+                          "cmpq %[rseq], %c[holder](%[slot])\n\t"
                           "jne %l[other]\n\t"
-                          "orq %[tag_mask], %[at]\n\t"
-                          "incq %[at]\n\t" COREPOOL_LAYOUT_STEP(5) /* the next generation, leased */
+                          "addq %[next], %[at]\n\t" COREPOOL_LAYOUT_STEP(5)
                           "movq %[at], (%[slot])\n\t" COREPOOL_LAYOUT_END
                           : [slot] "=&r"(slot), [shelf] "=&r"(shelf), [at] "=&r"(at)
-                          : [rseq] "r"(self->rseq), [pool] "r"(pool), [handle] "r"(handle), [self] "r"(self),
-                            COREPOOL_LAYOUT_OFFSETS
+                          : [rseq] "r"(rseq), [pool] "r"(pool), [handle] "r"(handle), COREPOOL_LAYOUT_OFFSETS
                           : "memory", "cc" COREPOOL_LAYOUT_STEP_CLOBBER
                           : unusual, other, restarted);
     *found = slot;
@@ -209,19 +190,16 @@ restarted:
 
 /* --- give: what is on top already --- */
 
-/* The shelf is this CPU's, nothing stops the usual case there, and the lease is one. It leaves 0 in `at`, as above. */
+/* The shelf is this CPU's, nothing stops the usual case there, and the lease is one. */
 #define COREPOOL_LAYOUT_ADMIT                            \
     "movl 4(%[rseq]), %k[at]\n\t"                        \
     COREPOOL_LAYOUT_STEP(1)                              \
     "cmpq %c[cpu](%[shelf]), %[at]\n\t"                  \
     "jne %l[unusual]\n\t" COREPOOL_LAYOUT_STEP(2)        \
-    "xorl %k[at], %k[at]\n\t"                            \
     "cmpq %[leased], (%[slot])\n\t"                      \
-    "jne %l[unusual]\n\t" COREPOOL_LAYOUT_STEP(3)        \
-    "cmpl %k[at], %c[doomed](%[slot])\n\t"               \
-    "jne %l[unusual]\n\t"
+    "jne %l[unusual]\n\t" COREPOOL_LAYOUT_STEP(3)
 
-/* A leased worker is back, or nothing has changed. */
+/* A leased worker is back, or nothing has changed. It is not doomed: else it would not be the top. */
 static inline __attribute__((always_inline)) enum corepool_layout_outcome
 corepool_layout_give(struct corepool_layout_shelf *shelf, struct corepool_layout_slot *slot, uint64_t leased,
                      uint64_t shelved, char *rseq)
@@ -249,10 +227,10 @@ restarted:
 #define COREPOOL_LAYOUT_IS_INLINE 0
 
 static inline enum corepool_layout_outcome corepool_layout_take(const struct corepool_layout_pool *pool, uint64_t handle,
-                                                                struct corepool_layout_thread *self,
-                                                                struct corepool_layout_slot **found, uint64_t *stamp)
+                                                                char *rseq, struct corepool_layout_slot **found,
+                                                                uint64_t *stamp)
 {
-    (void)pool, (void)handle, (void)self, (void)found, (void)stamp;
+    (void)pool, (void)handle, (void)rseq, (void)found, (void)stamp;
     return COREPOOL_LAYOUT_UNUSUAL;
 }
 
@@ -266,14 +244,14 @@ static inline enum corepool_layout_outcome corepool_layout_give(struct corepool_
 
 #endif
 
-/* The usual checkout: *lease filled on DONE, else untouched. self: the calling thread's; pool.impl not NULL. */
+/* The usual checkout: *lease filled on DONE, else untouched. rseq: the calling thread's area; pool.impl not NULL. */
 static inline __attribute__((always_inline)) enum corepool_layout_outcome
-corepool_layout_checkout(corepool_pool_t pool, struct corepool_layout_thread *self, corepool_lease_t *lease)
+corepool_layout_checkout(corepool_pool_t pool, char *rseq, corepool_lease_t *lease)
 {
     struct corepool_layout_slot *slot;
     uint64_t stamp;
     enum corepool_layout_outcome outcome =
-        corepool_layout_take((const struct corepool_layout_pool *)(const void *)pool.impl, corepool_layout_handle(pool), self,
+        corepool_layout_take((const struct corepool_layout_pool *)(const void *)pool.impl, corepool_layout_handle(pool), rseq,
                              &slot, &stamp);
     if (__builtin_expect(outcome != COREPOOL_LAYOUT_DONE, 0))
         return outcome;
@@ -283,15 +261,15 @@ corepool_layout_checkout(corepool_pool_t pool, struct corepool_layout_thread *se
     return COREPOOL_LAYOUT_DONE;
 }
 
-/* The usual checkin: *lease zeroed on DONE, else untouched. self: the calling thread's; lease not NULL. */
+/* The usual checkin: *lease zeroed on DONE, else untouched. rseq: the calling thread's area; lease not NULL. */
 static inline __attribute__((always_inline)) enum corepool_layout_outcome
-corepool_layout_checkin(struct corepool_layout_thread *self, corepool_lease_t *lease)
+corepool_layout_checkin(char *rseq, corepool_lease_t *lease)
 {
     struct corepool_layout_slot *slot = (struct corepool_layout_slot *)(void *)lease->worker;
     uint64_t leased = lease->generation;
     if (__builtin_expect(!slot, 0))
         return COREPOOL_LAYOUT_UNUSUAL;
-    enum corepool_layout_outcome outcome = corepool_layout_give(slot->shelf, slot, leased, leased | self->tag, self->rseq);
+    enum corepool_layout_outcome outcome = corepool_layout_give(slot->shelf, slot, leased, leased | COREPOOL_LAYOUT_SHELVED, rseq);
     if (__builtin_expect(outcome != COREPOOL_LAYOUT_DONE, 0))
         return outcome;
     lease->resource = NULL;

@@ -6,7 +6,7 @@
  *   VACANT    MANAGER                     the shard, no worker in it
  *   OPENING   MANAGER                     the shard, init under way
  *   LIVE      MANAGER                     the shard, about to be granted, shelved or terminated
- *   LIVE      SHELVED+thread              the shelf
+ *   LIVE      SHELVED                     the shelf
  *   LIVE      LEASED                      a client
  *   LIVE      RETURNED or REMOVED         the returned list
  *   CLOSING   MANAGER                     the shard, terminate under way
@@ -20,7 +20,6 @@
 #include "machine/shelf.h"
 
 struct cp_slice;
-struct cp_thread;
 struct cp_trace;
 struct cp_watch;
 
@@ -32,7 +31,7 @@ struct corepool_worker {
     struct cp_item item;
     _Atomic uint32_t listed;               /* on the returned list: its link is in use */
     _Atomic uint32_t validate;             /* the next lease's cp_slot_validation: ask the class first; by the manager */
-    _Atomic(struct cp_thread *) holder;    /* who took it last, and remembers it; NULL: nobody yet, or a grant on its way */
+    _Atomic(char *) holder;                /* area of who took it last, and remembers it; NULL: nobody yet, or a grant on its way */
     _Atomic(void *) resource;              /* the worker; written on the shard */
     struct cp_slice *slice;                /* fixed */
     _Atomic(struct corepool_worker *) returned_next;
@@ -96,7 +95,7 @@ static inline void cp_slot_pass(cp_slot *slot, uint32_t tag)
 static inline void cp_slot_forget(cp_slot *slot)
 {
     atomic_store_explicit(&slot->item.doomed, 0, memory_order_relaxed);
-    atomic_store_explicit(&slot->holder, NULL, memory_order_relaxed); /* it may be a record that another thread has by now */
+    atomic_store_explicit(&slot->holder, NULL, memory_order_relaxed); /* another thread may have that area by now */
 }
 
 /* What names a lease in `validate`: part of its generation. Another lease of the same name is validated without need. */

@@ -65,7 +65,7 @@ static int end_after(corepool_lease_t *lease, struct cp_thread *self, enum cp_sh
     cp_slot *slot = lease->worker;
     enum cp_shelf_outcome outcome =
         cp_shelf_give_again(&slot->slice->shelf, &slot->item, lease->generation,
-                            cp_stamp_passed(lease->generation, self->tag), first);
+                            cp_stamp_passed(lease->generation, CP_TAG_SHELVED), first);
     if (outcome == CP_SHELF_STALE)
         return stale();
     if (outcome != CP_SHELF_DONE)
@@ -74,11 +74,11 @@ static int end_after(corepool_lease_t *lease, struct cp_thread *self, enum cp_sh
     return COREPOOL_OK;
 }
 
-static enum cp_shelf_outcome put_on_shelf(const corepool_lease_t *lease, const struct cp_thread *self, uint32_t stop)
+static enum cp_shelf_outcome put_on_shelf(const corepool_lease_t *lease, uint32_t stop)
 {
     cp_slot *slot = lease->worker;
     return cp_shelf_give_once(&slot->slice->shelf, &slot->item, lease->generation,
-                              cp_stamp_passed(lease->generation, self->tag), stop);
+                              cp_stamp_passed(lease->generation, CP_TAG_SHELVED), stop);
 }
 
 int cp_lease_end(corepool_lease_t *lease, struct cp_thread *self, uint32_t reason)
@@ -87,7 +87,7 @@ int cp_lease_end(corepool_lease_t *lease, struct cp_thread *self, uint32_t reaso
         cp_lease_count_hold(lease->worker, lease->generation);
     if (reason != COREPOOL_REASON_NONE)
         return end_by_message(lease, reason, WAKE);
-    enum cp_shelf_outcome outcome = put_on_shelf(lease, self, CP_SHELF_STOP_GIVE);
+    enum cp_shelf_outcome outcome = put_on_shelf(lease, CP_SHELF_STOP_GIVE);
     if (outcome != CP_SHELF_DONE)
         return end_after(lease, self, outcome);
     *lease = (corepool_lease_t){0};
@@ -134,7 +134,7 @@ __attribute__((noinline)) static int wake_and_succeed(struct cp_lock *lock)
 }
 
 /* The usual case on a portable shelf whose lock is free; without calls but at its end. */
-__attribute__((noinline)) static int checkin_portably(corepool_lease_t *lease, struct cp_thread *self)
+__attribute__((noinline)) static int checkin_portably(corepool_lease_t *lease)
 {
     cp_slot *slot = lease->worker;
     struct cp_shelf *shelf = &slot->slice->shelf;
@@ -142,7 +142,7 @@ __attribute__((noinline)) static int checkin_portably(corepool_lease_t *lease, s
         cp_unlikely(!cp_lock_try(&shelf->lock)))
         return checkin_slowly(lease);
     enum cp_shelf_outcome outcome = cp_shelf_give_locked(shelf, &slot->item, lease->generation,
-                                                         cp_stamp_passed(lease->generation, self->tag));
+                                                         cp_stamp_passed(lease->generation, CP_TAG_SHELVED));
     bool wake = cp_lock_drop(&shelf->lock);
     if (cp_unlikely(outcome != CP_SHELF_DONE)) {
         if (wake)
@@ -156,7 +156,7 @@ __attribute__((noinline)) static int checkin_portably(corepool_lease_t *lease, s
 /* The usual case on an rseq shelf where only a checkout has something to look at. */
 __attribute__((noinline)) static int checkin_plainly(corepool_lease_t *lease, struct cp_thread *self)
 {
-    enum cp_shelf_outcome outcome = put_on_shelf(lease, self, CP_SHELF_STOP_GIVE | CP_SHELF_LOOK_GIVE);
+    enum cp_shelf_outcome outcome = put_on_shelf(lease, CP_SHELF_STOP_GIVE | CP_SHELF_LOOK_GIVE);
     if (cp_unlikely(outcome == CP_SHELF_LOOK))
         return checkin_slowly(lease);
     if (cp_unlikely(outcome != CP_SHELF_DONE))
@@ -180,7 +180,7 @@ __attribute__((noinline)) static int checkin_unusually(corepool_lease_t *lease)
         return checkin_slowly(lease);
     uint32_t flags = atomic_load_explicit(&lease->worker->slice->shelf.flags, memory_order_relaxed);
     if (flags & CP_SHELF_PORTABLE)
-        return checkin_portably(lease, self);
+        return checkin_portably(lease);
     if ((flags & (CP_SHELF_STOP_GIVE | CP_SHELF_LOOK_GIVE)) == CP_SHELF_WAITING)
         return checkin_to_manager(lease, self);
     return flags == CP_SHELF_LOOK_TAKE ? checkin_plainly(lease, self) : checkin_slowly(lease);
@@ -200,10 +200,9 @@ static int checkin_otherwise(enum corepool_layout_outcome outcome, corepool_leas
 /* Another is on top of the shelf: as usual, but if that one is idle it goes into the ring. */
 __attribute__((noinline)) static int checkin_deep(corepool_lease_t *lease)
 {
-    struct corepool_layout_thread *self = COREPOOL_LAYOUT_SELF;
     struct corepool_layout_slot *slot = (struct corepool_layout_slot *)(void *)lease->worker;
     enum corepool_layout_outcome outcome =
-        cp_give_deep(slot->shelf, slot, lease->generation, lease->generation | self->tag, self->rseq);
+        cp_give_deep(slot->shelf, slot, lease->generation, lease->generation | CP_TAG_SHELVED, COREPOOL_LAYOUT_SELF);
     if (cp_unlikely(outcome != COREPOOL_LAYOUT_DONE))
         return checkin_otherwise(outcome, lease);
     *lease = (corepool_lease_t){0};

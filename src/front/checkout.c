@@ -47,7 +47,7 @@ static cp_slot *look_at_returned(struct cp_checkout *checkout)
     bool turn = cp_slice_is_turn(checkout->slice, checkout->self);
     if (portable ? !turn : cp_rseq_cpu() != shelf->cpu)
         return NULL;
-    return cp_slice_collect_one(checkout->slice, checkout->self, turn);
+    return cp_slice_collect_one(checkout->slice, turn);
 }
 
 /* What a shelf that had nothing leaves to do. *moved: the caller may be on another CPU by now. */
@@ -227,8 +227,7 @@ static void begin_turn(struct cp_slice *slice, struct cp_thread *self)
 int cp_checkout_granted(struct cp_checkout *checkout, cp_slot *slot, uint64_t stamp, void *client,
                         corepool_lease_t *lease)
 {
-    atomic_store_explicit(&slot->holder, checkout->self, memory_order_relaxed);
-    cp_thread_note(checkout->self, slot);
+    cp_slot_is_held_by(slot, checkout->self);
     begin_turn(slot->slice, checkout->self);
     lease->resource = atomic_load_explicit(&slot->resource, memory_order_relaxed);
     lease->worker = slot;
@@ -448,7 +447,7 @@ static int checkout_taken(corepool_pool_t pool, const corepool_checkout_options_
 {
     if (cp_unlikely(!cp_pool_is_open(pool) || atomic_load_explicit(&item->doomed, memory_order_relaxed)))
         return checkout_after(pool, options, lease, cp_slot_of(item));
-    cp_checkout_lease(cp_slot_of(item), cp_client, lease);
+    cp_checkout_lease(cp_slot_of(item), cp_self, lease);
     return COREPOOL_OK;
 }
 
@@ -500,7 +499,7 @@ static int checkout_at(corepool_pool_t pool, const corepool_checkout_options_t *
 __attribute__((noinline)) static int checkout_chosen(corepool_pool_t pool, const corepool_checkout_options_t *options,
                                                      corepool_lease_t *lease)
 {
-    int status = cp_policy_bind(&pool, options ? options->key : 0, cp_client);
+    int status = cp_policy_bind(&pool, options ? options->key : 0, cp_self);
     if (cp_unlikely(status != COREPOOL_OK)) {
         *lease = (corepool_lease_t){0};
         return status;
@@ -515,7 +514,7 @@ __attribute__((noinline)) static int checkout_chosen(corepool_pool_t pool, const
 __attribute__((noinline)) static int checkout_unusually(corepool_pool_t pool, const corepool_checkout_options_t *options,
                                                         corepool_lease_t *lease)
 {
-    if (cp_client == &cp_nobody || !cp_pool_is_local(pool))
+    if (cp_client_area == (char *)&cp_nobody.none || !cp_pool_is_local(pool))
         return checkout_slowly(pool, options, lease);
     uint32_t cpu = cp_rseq_cpu();
     if (cp_unlikely(cpu >= atomic_load_explicit(&pool.impl->portable_cpus, memory_order_relaxed)))
@@ -545,10 +544,10 @@ __attribute__((noinline)) static int checkout_deep(corepool_pool_t pool, const c
     struct corepool_layout_slot *slot;
     enum corepool_layout_outcome outcome =
         cp_take_deep((const struct corepool_layout_pool *)(const void *)pool.impl, corepool_layout_handle(pool),
-                     COREPOOL_LAYOUT_CLIENT->rseq, &slot);
+                     COREPOOL_LAYOUT_CLIENT, &slot);
     if (cp_unlikely(outcome != COREPOOL_LAYOUT_DONE))
         return checkout_otherwise(outcome, pool, options, lease);
-    cp_checkout_lease((cp_slot *)(void *)slot, cp_client, lease);
+    cp_checkout_lease((cp_slot *)(void *)slot, cp_self, lease);
     return COREPOOL_OK;
 }
 

@@ -39,13 +39,19 @@ static inline struct cp_slice *cp_slice_for(corepool_pool_t pool)
  * wait (checkout->slice and epoch are set); CLOSED_NOW. */
 enum cp_shelf_outcome cp_checkout_take(struct cp_checkout *checkout, cp_slot **slot);
 
+/* Whose lease the slot becomes or is. Thread: `self`. */
+static inline void cp_slot_is_held_by(cp_slot *slot, struct cp_thread *self)
+{
+    atomic_store_explicit(&slot->holder, atomic_load_explicit(&self->area, memory_order_relaxed), memory_order_relaxed);
+    cp_thread_note(self, slot);
+}
+
 /* The owned slot becomes a lease of `self`. */
 static inline void cp_checkout_lease(cp_slot *slot, struct cp_thread *self, corepool_lease_t *lease)
 {
     uint64_t stamp = cp_stamp_next_lease(cp_slot_stamp(slot));
-    atomic_store_explicit(&slot->holder, self, memory_order_relaxed);
+    cp_slot_is_held_by(slot, self);
     cp_slot_set_stamp(slot, stamp);
-    cp_thread_note(self, slot);
     lease->resource = atomic_load_explicit(&slot->resource, memory_order_relaxed);
     lease->worker = slot;
     lease->generation = stamp;

@@ -22,7 +22,7 @@ take_ring(const struct corepool_layout_pool *pool, uint64_t handle, char *rseq, 
     uint64_t at, ahead;
     __asm__ volatile goto(COREPOOL_LAYOUT_ARM COREPOOL_LAYOUT_FIND
                           "movq %c[top](%[shelf]), %[slot]\n\t"
-                          "testl %[tag_shelved], (%[slot])\n\t"
+                          "testb %[is_shelved], (%[slot])\n\t"
                           "jnz %l[unusual]\n\t"
                           "movl %c[head](%[shelf]), %k[at]\n\t"
                           "cmpl %c[tail](%[shelf]), %k[at]\n\t"
@@ -62,7 +62,7 @@ take_top(const struct corepool_layout_pool *pool, uint64_t handle, char *rseq, s
     uint64_t at;
     __asm__ volatile goto(COREPOOL_LAYOUT_ARM COREPOOL_LAYOUT_FIND
                           "movq %c[top](%[shelf]), %[slot]\n\t" COREPOOL_LAYOUT_STEP(3)
-                          "testl %[tag_shelved], (%[slot])\n\t"
+                          "testb %[is_shelved], (%[slot])\n\t"
                           "jz %l[in_ring]\n\t"
                           "cmpl %k[at], %c[doomed](%[slot])\n\t"
                           "jne %l[unusual]\n\t"
@@ -91,7 +91,7 @@ cp_take_deep(const struct corepool_layout_pool *pool, uint64_t handle, char *rse
     return outcome == COREPOOL_LAYOUT_DEEP ? take_ring(pool, handle, rseq, found) : outcome;
 }
 
-/* --- give: it goes on top, and what was idle there into the ring --------------------------------------------------- */
+/* --- give: it goes on top unless it is doomed, and what was idle there into the ring -------------------------------- */
 
 /* Until the commit says that the slot is shelved it is no part of the shelf, though it is on top: what is done before may be
  * seen by all. */
@@ -101,8 +101,10 @@ cp_give_deep(struct corepool_layout_shelf *shelf, struct corepool_layout_slot *s
 {
     uint64_t at, before, ring;
     __asm__ volatile goto(COREPOOL_LAYOUT_ARM COREPOOL_LAYOUT_ADMIT
+                          "cmpl $0, %c[doomed](%[slot])\n\t"
+                          "jne %l[unusual]\n\t"
                           "movq %c[top](%[shelf]), %[at]\n\t"
-                          "testl %[tag_shelved], (%[at])\n\t"
+                          "testb %[is_shelved], (%[at])\n\t"
                           "jz 5f\n\t"
                           "movl %c[head](%[shelf]), %k[before]\n\t"
                           "movl %c[mask](%[shelf]), %k[rseq]\n\t" /* done with the area: its register is free */

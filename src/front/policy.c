@@ -56,7 +56,7 @@ static uint32_t scale(uint64_t random, uint32_t limit)
 /* A sequence of the thread's own: a counter, and the thread's number above all that it will reach. */
 static uint64_t draw(struct cp_thread *self)
 {
-    return mix((uint64_t)self->tag << 40 ^ ++self->draws);
+    return mix((uint64_t)self->number << 40 ^ ++self->draws);
 }
 
 /* --- loads ------------------------------------------------------------------------------------------------------------ */

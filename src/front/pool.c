@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "front/policy.h"
 #include "front/watchdog.h"
+#include "machine/cpus.h"
 #include "machine/probe.h"
 #include "shard/visit.h"
 
@@ -86,7 +87,10 @@ static struct corepool_pool_impl *take_impl(struct corepool_runtime *runtime)
     pthread_mutex_unlock(&runtime->lock);
     if (impl)
         return impl;
+    /* All that there may be, also where the topology is not the machine's: the usual path looks up whichever CPU it is on. */
     uint32_t cpus = corepool_topology_possible_cpus(runtime->topology);
+    if (cpus < cp_cpus_of_kernel())
+        cpus = cp_cpus_of_kernel();
     size_t bytes = offsetof(struct corepool_pool_impl, by_cpu) + cpus * sizeof impl->by_cpu[0] +
                    runtime->shards * (sizeof impl->by_shard[0] + sizeof impl->own[0] + sizeof impl->homes[0]);
     impl = aligned_alloc(CP_CACHE_LINE, (bytes + CP_CACHE_LINE - 1) & ~(size_t)(CP_CACHE_LINE - 1));
@@ -96,6 +100,7 @@ static struct corepool_pool_impl *take_impl(struct corepool_runtime *runtime)
     cp_list_init(&impl->link);
     impl->runtime = runtime;
     impl->possible_cpus = cpus;
+    impl->nowhere = &cp_no_shelf;
     impl->is_cpu_known = cp_probe_cpu();
     impl->local = COREPOOL_SHARD_LOCAL;
     impl->by_shard = impl->by_cpu + cpus;

@@ -18,14 +18,14 @@ int corepool_adopt(const corepool_lease_t *lease)
     cp_slot *slot = lease->worker;
     if (!slot || cp_slot_stamp(slot) != lease->generation)
         return cp_fail(COREPOOL_ESTALE, "the lease was ended before, or never filled by a checkout");
-    struct cp_thread *holder = atomic_load_explicit(&slot->holder, memory_order_relaxed);
-    if (holder == self)
+    char *mine = atomic_load_explicit(&self->area, memory_order_relaxed);
+    char *holder = atomic_load_explicit(&slot->holder, memory_order_relaxed);
+    if (holder == mine)
         return COREPOOL_OK;
     /* The lease may be ended at the same time through a copy, and the slot be another's: then nothing has happened. */
-    if (!atomic_compare_exchange_strong(&slot->holder, &holder, self))
+    if (!atomic_compare_exchange_strong(&slot->holder, &holder, mine))
         return cp_fail(COREPOOL_ESTALE, "the lease has just been ended or adopted by another thread");
     if (cp_slot_stamp(slot) != lease->generation) {
-        struct cp_thread *mine = self;
         atomic_compare_exchange_strong(&slot->holder, &mine, holder);
         return cp_fail(COREPOOL_ESTALE, "the lease has just been ended by another thread");
     }
@@ -33,11 +33,11 @@ int corepool_adopt(const corepool_lease_t *lease)
     return COREPOOL_OK;
 }
 
-static void reclaim_lease(struct cp_slice *slice, cp_slot *slot, const struct cp_thread *thread)
+static void reclaim_lease(struct cp_slice *slice, cp_slot *slot, const char *area)
 {
     uint64_t stamp = atomic_load_explicit(&slot->item.stamp, memory_order_acquire); /* pairs with cp_slot_set_stamp */
     if (cp_stamp_tag(stamp) != CP_TAG_LEASED ||
-        atomic_load_explicit(&slot->holder, memory_order_relaxed) != thread)
+        atomic_load_explicit(&slot->holder, memory_order_relaxed) != area)
         return;
     /* If the stamp is still the one read, the holder read belongs to it. */
     uint64_t removed = cp_stamp_passed(stamp, CP_TAG_REMOVED);
@@ -49,35 +49,37 @@ static void reclaim_lease(struct cp_slice *slice, cp_slot *slot, const struct cp
     cp_slice_return(slot, true);
 }
 
-/* A later thread with the same record is to be told of the worker again. */
-static void reclaim_slot(struct cp_slice *slice, cp_slot *slot, struct cp_thread *thread)
+/* A later thread with the same area is to be told of the worker again. */
+static void reclaim_slot(struct cp_slice *slice, cp_slot *slot, char *area)
 {
-    reclaim_lease(slice, slot, thread);
-    if (atomic_load_explicit(&slot->holder, memory_order_relaxed) == thread)
-        atomic_compare_exchange_strong(&slot->holder, &thread, NULL);
+    reclaim_lease(slice, slot, area);
+    if (atomic_load_explicit(&slot->holder, memory_order_relaxed) == area)
+        atomic_compare_exchange_strong(&slot->holder, &area, NULL);
 }
 
-static void reclaim_slice(struct cp_slice *slice, void *thread)
+static void reclaim_slice(struct cp_slice *slice, void *area)
 {
     for (cp_slot *slot = cp_slice_first(slice); slot; slot = cp_slice_next(slot))
-        reclaim_slot(slice, slot, thread);
+        reclaim_slot(slice, slot, area);
 }
 
 static void reclaim_seen(struct cp_thread *thread)
 {
     for (unsigned i = 0; i < CP_THREAD_SEEN && thread->seen[i]; i++)
-        reclaim_slot(thread->seen[i]->slice, thread->seen[i], thread);
+        reclaim_slot(thread->seen[i]->slice, thread->seen[i], atomic_load(&thread->area));
 }
 
-static void reclaim_runtime(struct corepool_runtime *runtime, void *thread)
+static void reclaim_runtime(struct corepool_runtime *runtime, void *context)
 {
+    struct cp_thread *thread = context;
     if (cp_thread_remembers(thread)) {
         reclaim_seen(thread); /* of whichever runtimes: a second time there is nothing left to do */
         return;
     }
     pthread_mutex_lock(&runtime->lock);
     for (struct cp_list *at = runtime->pools.next; at != &runtime->pools; at = at->next)
-        cp_pool_each_slice(cp_container(at, struct corepool_pool_impl, link), reclaim_slice, thread);
+        cp_pool_each_slice(cp_container(at, struct corepool_pool_impl, link), reclaim_slice,
+                           atomic_load(&thread->area));
     pthread_mutex_unlock(&runtime->lock);
 }
 

@@ -63,6 +63,9 @@ struct corepool_pool_impl {
     /* Read by checkouts that the usual path by rseq is not for. */
     bool is_cpu_known;               /* cp_rseq_cpu tells the CPU */
     uint32_t possible_cpus;          /* length of by_cpu */
+    _Atomic uint32_t cpus;           /* the same, if a slice has an rseq shelf; else 0 */
+    _Atomic uint32_t portable_cpus;  /* the same for the usual path on portable shelves; 0: the policy decides, or the CPU is not
+                                      * known */
     _Atomic uint32_t policy;         /* corepool_policy_t */
     _Atomic uint32_t slices;         /* at least 1 once it has been open; fixed while open */
     _Atomic uint32_t salt;           /* of keys, or which of a thread's turns is the pool's */
@@ -75,9 +78,7 @@ struct corepool_pool_impl {
      * Even: closing, gone or spare. */
     _Atomic uint32_t generation cp_line_aligned;
     int32_t local;                   /* COREPOOL_SHARD_LOCAL: with generation, what an unbound handle's value must be */
-    _Atomic uint32_t cpus;           /* length of by_cpu for the usual path by rseq; 0: no slice has an rseq shelf */
-    _Atomic uint32_t portable_cpus;  /* length of by_cpu for the usual path on portable shelves; 0: the policy decides, or
-                                      * the CPU is not known */
+    struct cp_shelf *nowhere;        /* by_cpu[-1], for a thread on no CPU; fixed */
     _Atomic(struct cp_slice *) by_cpu[]; /* [possible_cpus]: the slice that serves it, by its shard; behind them by_shard, own
                                           * and homes */
 };

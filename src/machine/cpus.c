@@ -2,10 +2,11 @@
  *
  * A CPU counts when it is online, in the cpuset (hwloc reads the cgroup), and in the affinity of the calling
  * thread, which is what a thread started from here would inherit. A listed CPU that does not count is refused
- * by number, with the reason. Any thread; keeps nothing. */
+ * by number, with the reason. Thread: any. */
 #include "machine/cpus.h"
 
 #include <ctype.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/sysinfo.h>
@@ -46,13 +47,14 @@ static int parse_list(const char *field, const char *text, unsigned limit, hwloc
     return cp_fail(COREPOOL_EINVAL, "%s: \"%s\": not a CPU list such as \"0-3,8\" (at \"%s\")", field, text, item);
 }
 
-/* One more than the highest CPU number that the kernel will ever use; 0 when it does not say. */
-static unsigned read_possible(void)
+static unsigned of_kernel;
+
+static void read_possible(void)
 {
     char line[256];
     FILE *file = fopen("/sys/devices/system/cpu/possible", "re");
     if (file == NULL)
-        return 0;
+        return;
     char *text = fgets(line, sizeof line, file);
     fclose(file);
     hwloc_bitmap_t set = hwloc_bitmap_alloc();
@@ -63,13 +65,20 @@ static unsigned read_possible(void)
             last = hwloc_bitmap_last(set);
     }
     hwloc_bitmap_free(set);
-    return (unsigned)(last + 1);
+    of_kernel = (unsigned)(last + 1);
+}
+
+unsigned cp_cpus_of_kernel(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, read_possible);
+    return of_kernel;
 }
 
 unsigned cp_cpus_possible(hwloc_topology_t map, bool real)
 {
     unsigned known = (unsigned)(hwloc_bitmap_last(hwloc_topology_get_complete_cpuset(map)) + 1);
-    unsigned possible = real ? read_possible() : 0;
+    unsigned possible = real ? cp_cpus_of_kernel() : 0;
     if (real && possible == 0)
         possible = (unsigned)get_nprocs_conf();
     return possible < known ? known : possible;

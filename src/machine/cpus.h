@@ -13,6 +13,9 @@
 /* Reads digits at *at and moves it past them; stops growing above CP_CPUS_MAX. False when there is no digit. */
 bool cp_cpus_read_number(const char **at, unsigned *number);
 
+/* One more than the highest CPU number that the kernel will ever use; 0 when it does not say. It is asked once. */
+unsigned cp_cpus_of_kernel(void);
+
 /* One more than the highest CPU number that the machine (when not `real`: the description) will ever use. */
 unsigned cp_cpus_possible(hwloc_topology_t map, bool real);
 

@@ -10,6 +10,7 @@
 
 _Atomic uint64_t cp_shelf_aborts;
 struct cp_item cp_no_item cp_line_aligned;
+struct cp_shelf cp_no_shelf = {.top = &cp_no_item, .flags = CP_SHELF_CLOSED};
 
 void cp_shelf_init(struct cp_shelf *shelf, _Atomic(struct cp_item *) *ring, uint32_t capacity, uint32_t cpu,
                    bool portable)
@@ -70,8 +71,8 @@ enum cp_shelf_outcome cp_shelf_give_again(struct cp_shelf *shelf, struct cp_item
     return outcome;
 }
 
-/* After a restart the stamp may already say `shelved`: only this thread writes that value, and it did not say so before
- * the first attempt, so an aborted attempt of this call wrote it. */
+/* After a restart the stamp may already say `shelved`: it did not say so before the first attempt, and nobody else gives what
+ * the caller has, so an aborted attempt of this call wrote it. */
 enum cp_shelf_outcome cp_shelf_give_oldest(struct cp_shelf *shelf, struct cp_item *item, uint64_t expected,
                                            uint64_t shelved)
 {
@@ -129,6 +130,27 @@ bool cp_shelf_claim(struct cp_shelf *shelf, struct cp_item *item, uint64_t expec
                                                            memory_order_relaxed);
     cp_lock_free(&shelf->lock);
     return claimed;
+}
+
+static enum cp_shelf_outcome portable_forget_doomed(struct cp_shelf *shelf)
+{
+    cp_lock_take(&shelf->lock);
+    struct cp_item *top = atomic_load_explicit(&shelf->top, memory_order_relaxed);
+    if (atomic_load_explicit(&top->doomed, memory_order_relaxed) && !cp_shelf_idle_top(shelf))
+        forget_top(shelf, top);
+    cp_lock_free(&shelf->lock);
+    return CP_SHELF_DONE;
+}
+
+enum cp_shelf_outcome cp_shelf_forget_doomed(struct cp_shelf *shelf)
+{
+    enum cp_shelf_outcome outcome;
+    do {
+        outcome = cp_rseq_forget_doomed(shelf);
+        if (outcome == CP_SHELF_SWITCH)
+            outcome = portable_forget_doomed(shelf);
+    } while (outcome == CP_SHELF_ABORT);
+    return outcome;
 }
 
 /* The lock excludes the gives of a portable shelf; those of an rseq shelf restart because we run on its CPU, or else are

@@ -15,9 +15,11 @@
  *                  if closed:                           CLOSED
  *                  if waiting:                          WAITING
  *                  if not on shelf.cpu:                 ELSEWHERE       (rseq only)
- *                  if item.doomed:                      DOOMED
+ *                  if item.doomed:                      DOOMED          (by the usual path, if it is not the top)
  *                  if the top is idle: ring[head] = top, head += 1; top = item; item.stamp = shelved;  DONE
  *   give_oldest(item)  as give, but: tail -= 1; ring[tail] = item;    DONE   (undoes a take of the oldest)
+ *   forget_doomed() if not on shelf.cpu:                ELSEWHERE       (rseq only)
+ *                  if the top is doomed and not idle: there is none;    DONE
  *   await()        if closed:                           CLOSED
  *                  if not on shelf.cpu:                 ELSEWHERE       (rseq only)
  *                  if any is idle:                      NONEMPTY
@@ -50,9 +52,9 @@
 #include "base/assert.h"
 #include "base/lock.h"
 
-/* 16 million threads; the 40 bits of generation then last for 12 days of one slot at 10^6 leases a second, and
- * a stale lease would have to be kept exactly that long to be mistaken. */
-#define CP_TAG_BITS 24
+/* The 56 bits of generation last for 20 years of one slot at 10^8 leases a second, and a stale lease would have to be kept
+ * exactly that long to be mistaken. */
+#define CP_TAG_BITS 8
 #define CP_TAG_MASK ((UINT64_C(1) << CP_TAG_BITS) - 1)
 
 enum cp_tag {
@@ -60,11 +62,8 @@ enum cp_tag {
     CP_TAG_MANAGER = 1,  /* held by the shard: vacant, opening, idle in its hands, closing */
     CP_TAG_RETURNED = 2, /* on the returned list, to be used again */
     CP_TAG_REMOVED = 3,  /* on the returned list, to be terminated */
-    CP_TAG_SHELVED = 16, /* + number of the thread that gave it: on the shelf */
+    CP_TAG_SHELVED = 4,  /* on the shelf; a bit that no other has */
 };
-
-/* One of them is set in every tag from CP_TAG_SHELVED on, and in no other. */
-#define CP_TAG_SHELVED_BITS (CP_TAG_MASK & ~UINT64_C(15))
 
 static inline uint64_t cp_stamp(uint64_t generation, uint32_t tag)
 {
@@ -95,13 +94,13 @@ static inline uint32_t cp_stamp_tag(uint64_t stamp)
 
 static inline bool cp_stamp_is_shelved(uint64_t stamp)
 {
-    return stamp & CP_TAG_SHELVED_BITS;
+    return stamp & CP_TAG_SHELVED;
 }
 
 /* What a shelf holds: the first member of a slot. */
 struct cp_item {
     _Atomic uint64_t stamp;
-    _Atomic uint32_t doomed; /* nonzero: not to be shelved again; written by the manager */
+    _Atomic uint32_t doomed; /* nonzero: not to be shelved again, see cp_shelf_doom; written by the manager */
 };
 
 /* Any of them stops the usual path (corepool/layout.h), which asks for none and for its CPU in one comparison. */
@@ -165,6 +164,9 @@ _Static_assert(sizeof(struct cp_shelf) == CP_CACHE_LINE, "a shelf is one line");
 
 /* The top of a shelf that has none: an item that is never idle. */
 extern struct cp_item cp_no_item __attribute__((visibility("hidden")));
+
+/* The shelf of a thread on no CPU: closed, and no CPU's. */
+extern struct cp_shelf cp_no_shelf __attribute__((visibility("hidden")));
 
 /* For memory the caller owns. ring: room for `capacity` pointers, a power of two; at most that many items may
  * exist. A shelf that starts PORTABLE has no CPU of its own. */
@@ -280,9 +282,13 @@ bool cp_shelf_grow(struct cp_shelf *shelf, _Atomic(struct cp_item *) *ring, uint
  * portable shelf; for rseq see above. */
 bool cp_shelf_claim(struct cp_shelf *shelf, struct cp_item *item, uint64_t expected, uint64_t wanted);
 
-/* The item is not to be shelved again: a give that does not see it has put the item on the shelf before this returns. The
- * manager only. */
+/* The item is not to be shelved again: a give that does not see it has put the item on the shelf before this returns; but for
+ * the usual give, see next. The manager only. */
 void cp_shelf_doom(struct cp_shelf *shelf, struct cp_item *item);
+
+/* The usual give (corepool/layout.h) looks only whether its item is the top. Afterwards what is on top and doomed is idle there:
+ * it was, or it is the top no more. To follow each doom. DONE or ELSEWHERE. The manager only. */
+enum cp_shelf_outcome cp_shelf_forget_doomed(struct cp_shelf *shelf);
 
 /* Takes the oldest item of a CLOSED shelf; false when there is none. The manager only. */
 bool cp_shelf_drain(struct cp_shelf *shelf, struct cp_item **item);
@@ -307,7 +313,8 @@ static inline bool cp_shelf_wants_manager(const struct cp_shelf *shelf)
 /* About how many restarts of sequences by the kernel since the program began: tells a stress that it stressed. */
 extern _Atomic uint64_t cp_shelf_aborts;
 
-/* cp_rseq_take_…, cp_rseq_give, cp_rseq_give_oldest, cp_rseq_await, cp_rseq_cpu, cp_rseq_disarm: one whole file per architecture, chosen by the build. */
+/* cp_rseq_take_…, cp_rseq_give, cp_rseq_give_oldest, cp_rseq_forget_doomed, cp_rseq_await, cp_rseq_cpu, cp_rseq_disarm: one whole
+ * file per architecture, chosen by the build. */
 #include "rseq_ops.h"
 
 /* What follows an attempt that was not DONE: repeats it where the kernel or a change of kind got in its way, by
@@ -333,8 +340,7 @@ static inline enum cp_shelf_outcome cp_shelf_give_once(struct cp_shelf *shelf, s
     return cp_rseq_give(shelf, item, expected, shelved, stop);
 }
 
-/* expected: the stamp of the lease (or of the manager's hold), which is not shelved; shelved: the same generation with the calling thread's
- * tag. */
+/* expected: the stamp of the lease (or of the manager's hold), which is not shelved; shelved: the same generation. */
 static inline enum cp_shelf_outcome cp_shelf_give(struct cp_shelf *shelf, struct cp_item *item, uint64_t expected,
                                                   uint64_t shelved)
 {

@@ -11,37 +11,45 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "machine/cpus.h"
 #include "machine/shelf.h"
 
-/* As far as sequences look at a struct rseq. */
-static struct {
-    uint32_t cpu_id_start, cpu_id;
-    uint64_t rseq_cs; /* written by all that try */
-} on_no_cpu = {.cpu_id = UINT32_MAX};
-
-struct cp_thread cp_nobody = {.rseq = (char *)&on_no_cpu};
+struct cp_thread cp_nobody = {.area = (char *)&cp_nobody.none, .none = {.cpu_id = UINT32_MAX}};
 _Thread_local struct cp_thread *cp_self = &cp_nobody;
-_Thread_local struct cp_thread *cp_client = &cp_nobody;
+_Thread_local char *cp_area = (char *)&cp_nobody.none;
+_Thread_local char *cp_client_area = (char *)&cp_nobody.none;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_key_t key;
 static bool has_key;
-static uint32_t made;
+static _Atomic(struct cp_thread *) newest;
 static struct cp_thread *unused;
 static _Atomic int runtimes;
 static _Atomic uint64_t ended_runtimes;
 static _Atomic bool forked;
 static void (*_Atomic on_exit_fn)(struct cp_thread *thread);
 
+static void become(struct cp_thread *thread)
+{
+    cp_self = thread;
+    cp_area = cp_client_area = atomic_load(&thread->area);
+}
+
+void cp_thread_never_blocks(void)
+{
+    cp_client_area = atomic_load(&cp_nobody.area);
+}
+
 static void end_thread(void *value)
 {
     struct cp_thread *thread = value;
     void (*fn)(struct cp_thread *) = atomic_load(&on_exit_fn);
-    cp_self = cp_client = thread;
+    become(thread);
     if (fn)
         fn(thread);
-    cp_self = cp_client = &cp_nobody;
+    become(&cp_nobody);
+    atomic_store(&thread->area, NULL);
     pthread_mutex_lock(&lock);
     thread->next = unused;
     unused = thread;
@@ -56,7 +64,7 @@ static void after_fork_in_child(void)
     atomic_store(&forked, true);
     if (cp_self != &cp_nobody)
         pthread_setspecific(key, NULL);
-    cp_self = cp_client = &cp_nobody;
+    become(&cp_nobody);
 }
 
 static void before_fork(void)
@@ -81,17 +89,34 @@ static void init_once(void)
               pthread_atfork(before_fork, after_fork, after_fork_child) == 0;
 }
 
+/* Under the lock. */
 static struct cp_thread *make_record(void)
 {
     struct cp_thread *thread = aligned_alloc(CP_CACHE_LINE, sizeof *thread);
-    if (!thread || made > CP_TAG_MASK - CP_TAG_SHELVED) {
-        free(thread);
+    struct cp_thread *before = atomic_load(&newest);
+    if (!thread)
         return NULL;
-    }
-    *thread = (struct cp_thread){.tag = CP_TAG_SHELVED + made++};
+    *thread = (struct cp_thread){.number = before ? before->number + 1 : 0, .before = before,
+                                 .none = {.cpu_id = UINT32_MAX}};
     for (unsigned i = 0; i < CP_THREAD_TURNS; i++)
-        thread->turns[i] = thread->tag; /* so that threads do not go round in step */
+        thread->turns[i] = thread->number; /* so that threads do not go round in step */
     cp_list_init(&thread->requests);
+    atomic_store(&newest, thread);
+    return thread;
+}
+
+/* The usual path looks up by_cpu[cpu_id] as it is: only where that is a CPU's number, and the tables have all. */
+static char *area_of(struct cp_thread *thread)
+{
+    bool registered = cp_rseq_cpu_registered() <= INT32_MAX && cp_cpus_of_kernel() > 0;
+    return registered ? cp_rseq_area() : (char *)&thread->none;
+}
+
+const struct cp_thread *cp_thread_of(const char *area)
+{
+    const struct cp_thread *thread = atomic_load(&newest);
+    while (thread && atomic_load(&thread->area) != area)
+        thread = thread->before;
     return thread;
 }
 
@@ -119,14 +144,14 @@ struct cp_thread *cp_thread_register(int *code)
     thread->many = 0;
     thread->seen_since = atomic_load(&ended_runtimes);
     thread->turn_of = 0; /* whoever had this record before may have had one */
-    thread->rseq = cp_rseq_area();
     thread->shard = NULL;
     thread->loop = NULL;
     cp_list_init(&thread->requests);
     atomic_store(&thread->id, syscall(SYS_gettid));
     if (pthread_getname_np(pthread_self(), thread->name, sizeof thread->name) != 0)
         thread->name[0] = '\0';
-    cp_self = cp_client = thread;
+    atomic_store(&thread->area, area_of(thread));
+    become(thread);
     return thread;
 }
 

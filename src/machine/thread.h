@@ -1,9 +1,10 @@
 /* machine/thread.h: what the library knows of a thread that has called it.
  *
  * Records are made at a thread's first call and reused by later threads after its end; their memory stays, so a pointer
- * to one is always safe to read. Leases are neither counted nor listed: a record remembers the first few workers that its thread
- * has taken, which are looked at when it ends. It is told of a worker that somebody else held last, so a worker whose holder
- * is the thread is one that it remembers; at the thread's end its record is no worker's holder any more. */
+ * to one is always safe to read. Others know a thread by its area, which is its struct rseq, or memory of its record where it
+ * has none. Leases are neither counted nor listed: a record remembers the first few workers that its thread has taken, which
+ * are looked at when it ends. It is told of a worker that somebody else held last, so a worker whose holder is the thread is
+ * one that it remembers; at the thread's end its area is no worker's holder any more. */
 #ifndef CP_MACHINE_THREAD_H
 #define CP_MACHINE_THREAD_H
 
@@ -26,10 +27,14 @@ struct cp_loop;
 /* How many workers a thread takes before all of all pools are looked at when it ends. */
 #define CP_THREAD_SEEN 8
 
+/* As far as sequences look at a struct rseq. */
+struct cp_area {
+    uint32_t cpu_id_start, cpu_id;
+    uint64_t rseq_cs; /* written by all that try */
+};
+
 struct cp_thread {
-    /* Read by the usual path, see corepool/layout.h. */
-    char *rseq;                    /* its area; where there is none, memory of its own that says so */
-    uint32_t tag;                  /* CP_TAG_SHELVED + the record's number; fixed */
+    uint32_t number;               /* the record's; fixed */
     /* The thread's own, for its end. */
     bool many;                     /* it has taken more workers than `seen` holds */
     struct corepool_worker *seen[CP_THREAD_SEEN]; /* those that it has taken, the newest first */
@@ -47,17 +52,26 @@ struct cp_thread {
     /* Read by others at any time. */
     _Atomic int64_t id;            /* kernel thread id */
     char name[16];                 /* as it was at the first call */
+    _Atomic(char *) area;          /* NULL: free */
+    struct cp_area none;           /* its area, if the thread is not registered for rseq */
     struct cp_thread *next;        /* of the free records */
+    struct cp_thread *before;      /* of all records, the one that was made before it; fixed */
 } cp_line_aligned;
 
 /* Stands for a thread without a record: it is on no CPU, so what it tries by a sequence is never done. */
 extern struct cp_thread cp_nobody __attribute__((visibility("hidden")));
 
-/* The calling thread's record, cp_nobody before its first call. Exported under the name that corepool/layout.h knows. */
-extern _Thread_local struct cp_thread *cp_self __asm__("corepool_layout_self_3") cp_initial_exec COREPOOL_PUBLIC;
+/* The calling thread's record, cp_nobody before its first call. */
+extern _Thread_local struct cp_thread *cp_self cp_initial_exec __attribute__((visibility("hidden")));
 
-/* The same on threads that may block; cp_nobody on shards too. So the usual checkout has nothing to test. */
-extern _Thread_local struct cp_thread *cp_client __asm__("corepool_layout_client_3") cp_initial_exec COREPOOL_PUBLIC;
+/* Its area. Exported under the name that corepool/layout.h knows. */
+extern _Thread_local char *cp_area __asm__("corepool_layout_self_4") cp_initial_exec COREPOOL_PUBLIC;
+
+/* The same on threads that may block; nobody's on shards. So the usual checkout has nothing to test. */
+extern _Thread_local char *cp_client_area __asm__("corepool_layout_client_4") cp_initial_exec COREPOOL_PUBLIC;
+
+/* The calling thread is a shard from here on. */
+void cp_thread_never_blocks(void);
 
 /* Makes the record. NULL with detail: *code is COREPOOL_ENOMEM, or COREPOOL_EFORKED in a child of a process that had a
  * runtime when it forked. */
@@ -67,6 +81,9 @@ static inline struct cp_thread *cp_thread_self(int *code)
 {
     return cp_likely(cp_self != &cp_nobody) ? cp_self : cp_thread_register(code);
 }
+
+/* The thread that has this area, NULL when it has ended. Thread: any; a little for each thread that there has been. */
+const struct cp_thread *cp_thread_of(const char *area);
 
 /* The thread has taken that worker; it remembers it for its end. Thread: that one. */
 void cp_thread_remember(struct cp_thread *thread, struct corepool_worker *worker);

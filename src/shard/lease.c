@@ -96,7 +96,8 @@ bool cp_lease_describe(const cp_slot *slot, int64_t now_ns, corepool_lease_info_
     uint64_t stamp = atomic_load_explicit(&slot->item.stamp, memory_order_acquire); /* pairs with cp_slot_set_stamp */
     if (cp_stamp_tag(stamp) != CP_TAG_LEASED)
         return false;
-    const struct cp_thread *holder = atomic_load_explicit(&slot->holder, memory_order_relaxed);
+    const char *area = atomic_load_explicit(&slot->holder, memory_order_relaxed);
+    const struct cp_thread *holder = area ? cp_thread_of(area) : NULL;
     *info = (corepool_lease_info_t){.pool = slice->config.name,
                                     .shard = slice->shard->index,
                                     .cpu = slice->shard->cpu,

@@ -436,7 +436,7 @@ static int begin(struct corepool_shard *shard)
         return status;
     cp_self->shard = shard;
     cp_self->loop = &shard->loop;
-    cp_client = &cp_nobody; /* never blocks */
+    cp_thread_never_blocks();
     return COREPOOL_OK;
 }
 

@@ -256,7 +256,7 @@ static bool leave_cpu(struct cp_slice *slice)
 static bool do_shelve(struct cp_slice *slice, cp_slot *slot)
 {
     uint64_t stamp = cp_slot_stamp(slot);
-    switch (cp_shelf_give(&slice->shelf, &slot->item, stamp, cp_stamp_passed(stamp, cp_self->tag))) {
+    switch (cp_shelf_give(&slice->shelf, &slot->item, stamp, cp_stamp_passed(stamp, CP_TAG_SHELVED))) {
     case CP_SHELF_DONE: return true;
     case CP_SHELF_DOOMED: cp_core_doom(&slice->core, slot, slot->doom); return true;
     case CP_SHELF_ELSEWHERE: cp_core_idle(&slice->core, slot); return leave_cpu(slice);

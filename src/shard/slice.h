@@ -216,7 +216,8 @@ int cp_slice_detach(cp_slot *slot, uint64_t stamp, void **resource);
 /* Whether what cp_core_holds asks for has come about: callers find the shelf empty, and all else in the manager's hands. */
 bool cp_slice_is_held(const struct cp_slice *slice);
 
-/* Turns the shelf round once: what is doomed comes out, the rest is back in the same order. */
+/* Turns the shelf round once: what is doomed comes out, the rest is back in the same order. What is doomed and leased comes to the
+ * manager afterwards. */
 void cp_slice_sift(struct cp_slice *slice);
 
 /* Adopts what is on the returned list. */
@@ -299,7 +300,7 @@ static inline bool cp_slice_is_turn(const struct cp_slice *slice, const struct c
 
 /* The newest usable slot of the returned list, stamped MANAGER, or NULL; the rest goes to the shelf. For a caller that missed,
  * on the slice's CPU; none while a request waits (it would overtake), unless it is the caller's turn. Thread: any. */
-cp_slot *cp_slice_collect_one(struct cp_slice *slice, struct cp_thread *self, bool turn);
+cp_slot *cp_slice_collect_one(struct cp_slice *slice, bool turn);
 
 /* Copies the words of the last failed open; empty when the last open succeeded. Thread: any. */
 void cp_slice_last_error(struct cp_slice *slice, char text[CP_ERROR_BYTES]);

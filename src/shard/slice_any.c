@@ -220,10 +220,10 @@ void cp_slice_keep(cp_slot *slot)
 }
 
 /* A slot that this caller took off the returned list and does not keep. */
-static void put_back(struct cp_slice *slice, cp_slot *slot, struct cp_thread *self)
+static void put_back(struct cp_slice *slice, cp_slot *slot)
 {
     uint64_t stamp = cp_slot_stamp(slot);
-    uint64_t shelved = cp_stamp_passed(stamp, self->tag);
+    uint64_t shelved = cp_stamp_passed(stamp, CP_TAG_SHELVED);
     enum cp_shelf_outcome outcome = CP_SHELF_DOOMED;
     if (cp_stamp_tag(stamp) == CP_TAG_RETURNED)
         outcome = cp_shelf_give(&slice->shelf, &slot->item, stamp, shelved);
@@ -239,7 +239,7 @@ static bool is_forbidden(const struct cp_slice *slice, bool turn)
     return atomic_load(&slice->shelf.flags) & CP_SHELF_CLOSED || atomic_load(&slice->turnless);
 }
 
-cp_slot *cp_slice_collect_one(struct cp_slice *slice, struct cp_thread *self, bool turn)
+cp_slot *cp_slice_collect_one(struct cp_slice *slice, bool turn)
 {
     cp_slot *kept = NULL;
     if (!atomic_load_explicit(&slice->returned, memory_order_relaxed) || is_forbidden(slice, turn))
@@ -256,7 +256,7 @@ cp_slot *cp_slice_collect_one(struct cp_slice *slice, struct cp_thread *self, bo
             kept = slot;
             cp_slot_pass(slot, CP_TAG_MANAGER);
         } else if (tag == CP_TAG_RETURNED || tag == CP_TAG_REMOVED) {
-            put_back(slice, slot, self);
+            put_back(slice, slot);
         }
         slot = next;
     }
@@ -298,7 +298,7 @@ static const char *count_shelved(const struct cp_slice *slice, struct cp_item *i
 {
     if (cp_slot_of(item)->slice != slice)
         return "L2: the shelf holds a slot of another slice";
-    if (cp_stamp_tag(cp_slot_stamp(cp_slot_of(item))) < CP_TAG_SHELVED)
+    if (!cp_stamp_is_shelved(cp_slot_stamp(cp_slot_of(item))))
         return "L2: a slot on the shelf has another owner";
     if (cp_slot_of(item)->counted)
         return "L2: a slot is on the shelf twice";

@@ -18,21 +18,33 @@ static enum cp_shelf_outcome take_oldest(struct cp_slice *slice, struct cp_item 
 
 /* --- evicting ----------------------------------------------------------------------------------------------------- */
 
+/* What is doomed and leased goes to the manager when it comes back. */
+static void forget_doomed(struct cp_slice *slice)
+{
+    enum cp_shelf_outcome outcome = cp_shelf_forget_doomed(&slice->shelf);
+    if (outcome == CP_SHELF_ELSEWHERE && cp_slice_leave_cpu(slice))
+        outcome = cp_shelf_forget_doomed(&slice->shelf);
+    if (outcome == CP_SHELF_ELSEWHERE)
+        slice->sift_wanted = true; /* with the next wake-up */
+}
+
 /* Runs between two callers on this CPU, or under the portable shelf's lock step by step. */
 void cp_slice_sift(struct cp_slice *slice)
 {
     struct cp_item *item;
     slice->sift_wanted = false;
+    forget_doomed(slice);
     for (uint32_t left = cp_shelf_idle(&slice->shelf); left > 0; left--) {
         enum cp_shelf_outcome outcome = take_oldest(slice, &item);
-        slice->sift_wanted = outcome == CP_SHELF_ELSEWHERE; /* then with the next wake-up */
+        if (outcome == CP_SHELF_ELSEWHERE)
+            slice->sift_wanted = true;
         if (outcome != CP_SHELF_DONE)
             return;
         cp_slot *slot = cp_slot_of(item);
         cp_slot_pass(slot, CP_TAG_MANAGER); /* on top while it is shelved it would be idle before the give is done */
         uint64_t stamp = cp_slot_stamp(slot);
         if (atomic_load_explicit(&slot->item.doomed, memory_order_relaxed) ||
-            cp_shelf_give(&slice->shelf, item, stamp, cp_stamp_passed(stamp, cp_self->tag)) !=
+            cp_shelf_give(&slice->shelf, item, stamp, cp_stamp_passed(stamp, CP_TAG_SHELVED)) !=
                 CP_SHELF_DONE)
             cp_slice_adopt(slice, slot, COREPOOL_REASON_NONE);
     }
@@ -44,10 +56,11 @@ static bool doom(struct cp_slice *slice, cp_slot *slot, uint8_t reason)
 {
     slot->doom = reason;
     cp_shelf_doom(&slice->shelf, &slot->item);
+    forget_doomed(slice);
     uint32_t tag = cp_stamp_tag(cp_slot_stamp(slot));
     if (tag == CP_TAG_MANAGER && !cp_list_is_empty(&slot->link) && !slot->held && !slice->core.closed)
         cp_core_doom_idle(&slice->core, slot, reason);
-    return tag >= CP_TAG_SHELVED || tag == CP_TAG_RETURNED;
+    return tag == CP_TAG_SHELVED || tag == CP_TAG_RETURNED;
 }
 
 /* One sift for all that were doomed. */
@@ -188,7 +201,7 @@ void cp_slice_info(struct cp_slice *slice, cp_slot *slot)
 void cp_slice_put_back(struct cp_slice *slice, cp_slot *slot)
 {
     uint64_t stamp = cp_slot_stamp(slot);
-    switch (cp_shelf_give_oldest(&slice->shelf, &slot->item, stamp, cp_stamp_passed(stamp, cp_self->tag))) {
+    switch (cp_shelf_give_oldest(&slice->shelf, &slot->item, stamp, cp_stamp_passed(stamp, CP_TAG_SHELVED))) {
     case CP_SHELF_DONE: return;
     case CP_SHELF_DOOMED: cp_core_doom(&slice->core, slot, slot->doom); return;
     default: cp_core_idle_again(&slice->core, slot); /* requests wait, or the slice holds what is idle */

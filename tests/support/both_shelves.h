@@ -15,7 +15,7 @@
 #include "machine/shelf.h"
 
 #define ITEMS 8
-#define MINE (CP_TAG_SHELVED + 7)
+#define MINE CP_TAG_SHELVED
 
 static struct cp_shelf shelf;
 static _Atomic(struct cp_item *) ring[ITEMS];

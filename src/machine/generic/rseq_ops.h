@@ -50,6 +50,12 @@ static inline enum cp_shelf_outcome cp_rseq_give_oldest(struct cp_shelf *shelf, 
     return cp_rseq_give(shelf, item, expected, shelved, stop);
 }
 
+static inline enum cp_shelf_outcome cp_rseq_forget_doomed(struct cp_shelf *shelf)
+{
+    (void)shelf;
+    return CP_SHELF_SWITCH;
+}
+
 static inline enum cp_shelf_outcome cp_rseq_await(struct cp_shelf *shelf)
 {
     (void)shelf;

@@ -103,12 +103,12 @@ extern uint32_t cp_storm[CP_STORM_STEPS];
         [tail] "i"(offsetof(struct cp_shelf, tail)), [top] "i"(offsetof(struct cp_shelf, top)),  \
         [mask] "i"(offsetof(struct cp_shelf, mask)),                                             \
         [ring] "i"(offsetof(struct cp_shelf, ring)), [stamp] "i"(offsetof(struct cp_item, stamp)), \
-        [shelved_bits] "i"(CP_TAG_SHELVED_BITS)
+        [is_shelved] "i"(CP_TAG_SHELVED)
 
 /* Goes on behind label 5 unless the top is idle; leaves the top in `in`. */
 #define CP_RSEQ_TOP_IS_IDLE(in)                           \
     "movq %c[top](%[shelf]), " in "\n\t"                  \
-    "testl %[shelved_bits], %c[stamp](" in ")\n\t"        \
+    "testb %[is_shelved], %c[stamp](" in ")\n\t"        \
     "jz 5f\n\t"
 
 static inline enum cp_shelf_outcome cp_rseq_aborted(void)
@@ -139,7 +139,7 @@ static inline enum cp_shelf_outcome cp_rseq_take_top(struct cp_shelf *shelf, str
     struct cp_item *found;
     __asm__ goto(CP_RSEQ_BEGIN CP_RSEQ_CHECK
                  "movq %c[top](%[shelf]), %[found]\n\t"
-                 "testl %[shelved_bits], %c[stamp](%[found])\n\t"
+                 "testb %[is_shelved], %c[stamp](%[found])\n\t"
                  "jz %l[empty]\n\t" CP_STEP(3)
                  "leaq cp_no_item(%%rip), %%rax\n\t" CP_STEP(4)
                  "movq %%rax, %c[top](%[shelf])\n\t" CP_RSEQ_END
@@ -247,7 +247,7 @@ static inline enum cp_shelf_outcome cp_rseq_take_last(struct cp_shelf *shelf, st
                  "cmpl %c[head](%[shelf]), %%eax\n\t"
                  "jne %l[changed]\n\t"
                  "movq %c[top](%[shelf]), %[found]\n\t"
-                 "testl %[shelved_bits], %c[stamp](%[found])\n\t"
+                 "testb %[is_shelved], %c[stamp](%[found])\n\t"
                  "jz %l[empty]\n\t" CP_STEP(3)
                  "leaq cp_no_item(%%rip), %%rax\n\t" CP_STEP(4)
                  "movq %%rax, %c[top](%[shelf])\n\t" CP_RSEQ_END
@@ -342,6 +342,32 @@ CP_RSEQ_DEFINE_GIVE(cp_rseq_give_oldest,
                     "movq %[item], (%%rdx,%%rcx,8)\n\t" CP_STEP(4)
                     "movq %[shelved], %c[stamp](%[item])\n\t" CP_STEP(5)
                     "movl %%eax, %c[tail](%[shelf])\n\t")
+
+/* A closed shelf has no gives, a portable one its lock. */
+static inline enum cp_shelf_outcome cp_rseq_forget_doomed(struct cp_shelf *shelf)
+{
+    const uint32_t stop = CP_SHELF_PORTABLE;
+    __asm__ goto(CP_RSEQ_BEGIN CP_RSEQ_CHECK
+                 "movq %c[top](%[shelf]), %%rax\n\t"
+                 "cmpl $0, %c[doomed](%%rax)\n\t"
+                 "je %l[none]\n\t"
+                 "testb %[is_shelved], %c[stamp](%%rax)\n\t"
+                 "jnz %l[none]\n\t" CP_STEP(3)
+                 "leaq cp_no_item(%%rip), %%rax\n\t" CP_STEP(4)
+                 "movq %%rax, %c[top](%[shelf])\n\t" CP_RSEQ_END
+                 :
+                 : CP_RSEQ_FIELDS, [doomed] "i"(offsetof(struct cp_item, doomed))
+                 : "memory", "cc", "rax" CP_STEP_CLOBBER
+                 : aborted, elsewhere, flagged, none);
+none:
+    return CP_SHELF_DONE;
+elsewhere:
+    return CP_SHELF_ELSEWHERE;
+flagged:
+    return cp_rseq_flagged(shelf, stop);
+aborted:
+    return cp_rseq_aborted();
+}
 
 static inline enum cp_shelf_outcome cp_rseq_await(struct cp_shelf *shelf)
 {
