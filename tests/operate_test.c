@@ -206,6 +206,67 @@ Test(flush, gently_takes_the_next_worker_only_when_the_last_was_replaced)
     laws_end();
 }
 
+/* A worker that the caller had last: its shelf keeps its place, and where sequences run takes it back there without a look. */
+static corepool_lease_t take_again(corepool_pool_t pool)
+{
+    corepool_lease_t lease = laws_take(pool);
+    const corepool_worker_t *worker = lease.worker;
+    check_in(&lease);
+    lease = laws_take(pool);
+    cr_assert_eq(lease.worker, worker);
+    return lease;
+}
+
+Test(flush, now_replaces_a_worker_whose_place_the_shelf_keeps)
+{
+    struct laws_count count = {0};
+    corepool_pool_t pool = laws_start_one(&laws_plain_class, &count, 2, 0);
+    laws_await_idle(pool, 2);
+    corepool_lease_t lease = take_again(pool);
+    expect_ok(corepool_pool_flush(pool, COREPOOL_FLUSH_NOW));
+    check_in(&lease);
+    laws_await_count(&count.reasons[COREPOOL_REASON_FLUSHED], 2);
+    laws_end();
+}
+
+struct asked {
+    corepool_pool_t pool;
+    int status;
+    struct outcome outcome;
+};
+
+static void ask_on_shard(void *arg)
+{
+    struct asked *asked = arg;
+    asked->status = corepool_checkout_async(asked->pool, NULL, outcome_note, &asked->outcome, NULL);
+}
+
+static void do_nothing(void *arg)
+{
+    (void)arg;
+}
+
+Test(flush, gently_replaces_a_worker_whose_place_the_shelf_keeps)
+{
+    struct laws_count count = {0};
+    struct asked asked = {.pool = laws_start_one(&laws_plain_class, &count, 2, 0)};
+    laws_await_idle(asked.pool, 2);
+    atomic_store(&count.fail_inits, -1);
+    expect_ok(corepool_pool_flush(asked.pool, COREPOOL_FLUSH_GENTLY));
+    laws_await_count(&count.terminated, 1);
+    corepool_lease_t lease = take_again(asked.pool);
+    laws_on_shard(0, ask_on_shard, &asked); /* the first one's replacement: it does not come to the shelf */
+    expect_ok(asked.status);
+    atomic_store(&count.fail_inits, 0);
+    laws_await_count(&asked.outcome.called, 1);
+    expect_ok(asked.outcome.status);
+    laws_on_shard(0, do_nothing, NULL); /* by then it was the turn of the other, which is leased */
+    check_in(&lease);
+    laws_await_count(&count.reasons[COREPOOL_REASON_FLUSHED], 2);
+    check_in(&asked.outcome.lease);
+    laws_end();
+}
+
 Test(flush, replaces_workers_that_were_about_to_open)
 {
     struct laws_count count = {0};

@@ -71,6 +71,7 @@ void cp_slice_refresh_one(struct cp_slice *slice)
             return;
         }
     }
+    bring_doomed(slice); /* those that were leased: one of them may be the top, and the others back */
     cp_core_refreshed(&slice->core);
 }
 
