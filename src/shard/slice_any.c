@@ -321,6 +321,16 @@ static const char *count_shelf(const struct cp_slice *slice, struct census *cens
     return top ? count_shelved(slice, top, census) : NULL;
 }
 
+/* Else its client's usual checkin would shelve it: see cp_shelf_forget_doomed. */
+static const char *check_top(const struct cp_slice *slice)
+{
+    const struct cp_item *top = atomic_load(&slice->shelf.top);
+    bool leased = cp_stamp_tag(atomic_load(&top->stamp)) == CP_TAG_LEASED;
+    if (leased && atomic_load(&top->doomed) && !slice->sift_wanted)
+        return "L6: a leased worker that is to end is a shelf's top";
+    return NULL;
+}
+
 static void count_stamps(const struct cp_slice *slice, struct census *census)
 {
     for (const cp_slot *slot = cp_slice_first(slice); slot; slot = cp_slice_next(slot)) {
@@ -337,6 +347,8 @@ const char *cp_slice_check(struct cp_slice *slice)
     const char *broken = cp_core_check(&slice->core);
     if (!broken)
         broken = count_shelf(slice, &census);
+    if (!broken)
+        broken = check_top(slice);
     if (broken)
         return broken;
     count_stamps(slice, &census);
