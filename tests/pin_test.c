@@ -96,6 +96,51 @@ Test(pin, a_shard_that_was_moved_away_and_cannot_grow_comes_back)
     expect_comes_back(grows);
 }
 
+struct eviction {
+    corepool_worker_t *worker;
+    int cpu; /* from there */
+    bool refused; /* the membarrier */
+};
+
+static void evict_from_away(void *arg)
+{
+    const struct eviction *eviction = arg;
+    if (eviction->refused)
+        refuse(SYS_membarrier, EPERM);
+    laws_pin(eviction->cpu);
+    corepool_worker_evict(eviction->worker, COREPOOL_REASON_EVICTED);
+}
+
+/* It is on top of its shelf, where a checkin by the one who had it last is one store. */
+static void expect_evicted(bool refused)
+{
+    struct laws_count count = {0};
+    laws_need_rseq();
+    struct eviction eviction = {.cpu = laws_need_second_cpu(), .refused = refused};
+    corepool_pool_t pool = laws_start_one(&laws_plain_class, &count, 1, 0);
+    laws_await_idle(pool, 1);
+    corepool_lease_t lease = laws_take(pool);
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+    lease = laws_take(pool);
+    eviction.worker = lease.worker;
+    laws_on_shard(0, evict_from_away, &eviction);
+    cr_expect_eq(atomic_load(&count.terminated), 0, "it is in its client's hands");
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+    laws_await_count(&count.reasons[COREPOOL_REASON_EVICTED], 1);
+    laws_await_idle(pool, 1);
+    laws_end();
+}
+
+Test(pin, a_leased_worker_that_a_shard_off_its_cpu_evicts_ends_at_its_checkin)
+{
+    expect_evicted(false);
+}
+
+Test(pin, a_leased_worker_that_a_shard_evicts_off_its_cpu_and_without_a_membarrier_ends_after_its_checkin)
+{
+    expect_evicted(true);
+}
+
 /* --- a CPU that is gone: the kernel says so by EINVAL --- */
 
 static void lose_cpu(void *cpu)
