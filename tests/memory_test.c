@@ -2,6 +2,7 @@
  * all that they are owed. The allocator of this program fails on a thread that says so. */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <pthread.h>
 
 #include "support/callers.h"
 
@@ -160,5 +161,57 @@ Test(memory, the_same_holds_for_requests_on_a_loop)
     laws_await_count(&ask.outcome.called, 1);
     cr_expect_eq(ask.outcome.status, COREPOOL_OK);
     cr_expect_eq(corepool_checkin(&ask.outcome.lease), COREPOOL_OK);
+    laws_end();
+}
+
+/* --- a thread's first call --- */
+
+/* So many keys of a thread are part of it; for more there is memory at the first use. */
+#define KEYS_OF_THREAD 32
+
+static void take_and_give(void *pool)
+{
+    corepool_lease_t lease;
+    if (laws_checkout(*(corepool_pool_t *)pool, LAWS_PATIENCE_MS, &lease) == COREPOOL_OK)
+        corepool_checkin(&lease);
+}
+
+static void adopt_starved(void *status)
+{
+    starved = true;
+    *(int *)status = corepool_adopt(&(corepool_lease_t){0});
+    starved = false;
+}
+
+/* The one that cannot be registered has had the record of an ended one, which had the worker. */
+Test(memory, a_thread_that_cannot_be_registered_takes_nothing_with_it)
+{
+    pthread_key_t key;
+    struct laws_count count = {0};
+    struct outcome outcome = {0};
+    corepool_attachment_t *attachment;
+    uv_loop_t loop;
+    int status = COREPOOL_OK;
+    for (unsigned i = 0; i < KEYS_OF_THREAD; i++)
+        cr_assert_eq(pthread_key_create(&key, NULL), 0);
+    corepool_pool_t pool = laws_start_one(&laws_plain_class, &count, 1, 0);
+    cr_assert_eq(uv_loop_init(&loop), 0);
+    cr_assert_eq(corepool_loop_attach(laws_runtime(), &loop, &attachment), COREPOOL_OK);
+    laws_in_thread(-1, take_and_give, &pool);
+    corepool_lease_t lease = laws_take(pool);
+    cr_assert_eq(corepool_checkout_async(pool, NULL, outcome_note, &outcome, NULL), COREPOOL_OK);
+    laws_await_waiting(pool, 1);
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+    laws_await_waiting(pool, 0); /* granted, and not yet its client's */
+    laws_in_thread(-1, adopt_starved, &status);
+    cr_expect_eq(status, COREPOOL_ENOMEM);
+    while (!atomic_load(&outcome.called))
+        uv_run(&loop, UV_RUN_ONCE);
+    cr_expect_eq(outcome.status, COREPOOL_OK);
+    cr_expect_eq(corepool_checkin(&outcome.lease), COREPOOL_OK, "%s", corepool_error_detail());
+    cr_expect_eq(laws_stats(pool).reclaimed, 0);
+    corepool_loop_detach(attachment);
+    uv_run(&loop, UV_RUN_DEFAULT);
+    cr_expect_eq(uv_loop_close(&loop), 0);
     laws_end();
 }

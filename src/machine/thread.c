@@ -41,6 +41,15 @@ void cp_thread_never_blocks(void)
     cp_client_area = atomic_load(&cp_nobody.area);
 }
 
+static void free_record(struct cp_thread *thread)
+{
+    atomic_store(&thread->area, NULL);
+    pthread_mutex_lock(&lock);
+    thread->next = unused;
+    unused = thread;
+    pthread_mutex_unlock(&lock);
+}
+
 static void end_thread(void *value)
 {
     struct cp_thread *thread = value;
@@ -49,11 +58,7 @@ static void end_thread(void *value)
     if (fn)
         fn(thread);
     become(&cp_nobody);
-    atomic_store(&thread->area, NULL);
-    pthread_mutex_lock(&lock);
-    thread->next = unused;
-    unused = thread;
-    pthread_mutex_unlock(&lock);
+    free_record(thread);
 }
 
 /* Other threads are gone, and with them shards and locks: nothing of the parent's is touched. */
@@ -135,8 +140,8 @@ struct cp_thread *cp_thread_register(int *code)
         thread = make_record();
     pthread_mutex_unlock(&lock);
     if (!thread || pthread_setspecific(key, thread) != 0) {
-        if (thread)
-            end_thread(thread);
+        if (thread) /* it has taken nothing; and what has no holder is not its */
+            free_record(thread);
         *code = cp_fail(COREPOOL_ENOMEM, "no memory to register this thread");
         return NULL;
     }
