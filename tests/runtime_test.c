@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <pthread.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -401,4 +402,105 @@ Test(runtime, a_forked_child_is_refused_and_its_parent_goes_on)
     corepool_lease_t lease = laws_take(got.pool);
     cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
     laws_end();
+}
+
+static void note_thread(const corepool_lease_info_t *info, void *id)
+{
+    *(int64_t *)id = info->thread_id;
+}
+
+/* Whether a lease of the calling thread, which may have called the library before, is shown as that. */
+static bool is_shown_as_holder(void)
+{
+    corepool_runtime_t *runtime;
+    corepool_pool_t pool;
+    corepool_lease_t lease;
+    int64_t id = 0;
+    bool shown = corepool_adopt(&(corepool_lease_t){0}) == COREPOOL_ESTALE &&
+                 corepool_runtime_start(NULL, &runtime) == COREPOOL_OK &&
+                 corepool_pool_open(runtime, &laws_plain_class, &(struct laws_count){0}, 1, NULL, &pool) == COREPOOL_OK &&
+                 corepool_checkout(pool, NULL, &lease) == COREPOOL_OK &&
+                 corepool_pool_leases(pool, note_thread, &id) == 1 && corepool_checkin(&lease) == COREPOOL_OK &&
+                 corepool_runtime_stop(runtime, COREPOOL_INFINITE) == COREPOOL_OK &&
+                 corepool_runtime_destroy(runtime) == COREPOOL_OK;
+    return shown && id == gettid();
+}
+
+static void expect_shown_in_child(bool (*in_child)(void))
+{
+    int status;
+    pid_t child = fork();
+    cr_assert_geq(child, 0);
+    if (child == 0)
+        _exit(in_child() ? 0 : 1);
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    cr_expect(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+Test(runtime, a_child_of_a_process_without_a_runtime_shows_its_threads_as_they_are_there)
+{
+    cr_assert_eq(corepool_adopt(&(corepool_lease_t){0}), COREPOOL_ESTALE); /* it is known by its number here */
+    expect_shown_in_child(is_shown_as_holder);
+}
+
+/* A thread that is known to the library until it is told to end. */
+struct known {
+    sem_t begun, end;
+    pthread_t thread;
+};
+
+static void *be_known(void *arg)
+{
+    struct known *known = arg;
+    corepool_adopt(&(corepool_lease_t){0});
+    sem_post(&known->begun);
+    while (sem_wait(&known->end) != 0)
+        ; /* a signal */
+    return NULL;
+}
+
+static void known_start(struct known *known, const pthread_attr_t *attributes)
+{
+    sem_init(&known->begun, 0, 0);
+    sem_init(&known->end, 0, 0);
+    cr_assert_eq(pthread_create(&known->thread, attributes, be_known, known), 0);
+    while (sem_wait(&known->begun) != 0)
+        ;
+}
+
+static void known_end(struct known *known)
+{
+    sem_post(&known->end);
+    cr_assert_eq(pthread_join(known->thread, NULL), 0);
+}
+
+/* Where a thread is in the parent, and one in the child. */
+static _Alignas(4096) char stack[1 << 20];
+static pthread_attr_t on_stack;
+
+static void *note_shown(void *shown)
+{
+    *(bool *)shown = is_shown_as_holder();
+    return NULL;
+}
+
+static bool is_shown_on_stack(void)
+{
+    pthread_t thread;
+    bool shown = false;
+    return pthread_create(&thread, &on_stack, note_shown, &shown) == 0 && pthread_join(thread, NULL) == 0 && shown;
+}
+
+/* It gets the record of one that ended before, so that of the parent's thread is found first if it is still in the books. */
+Test(runtime, a_child_s_thread_in_the_place_of_one_of_its_parent_s_is_not_shown_as_that)
+{
+    struct known before, parents;
+    cr_assert_eq(pthread_attr_init(&on_stack), 0);
+    cr_assert_eq(pthread_attr_setstack(&on_stack, stack, sizeof stack), 0);
+    known_start(&before, NULL);
+    known_start(&parents, &on_stack);
+    known_end(&before);
+    expect_shown_in_child(is_shown_on_stack);
+    known_end(&parents);
+    pthread_attr_destroy(&on_stack);
 }

@@ -61,11 +61,23 @@ static void end_thread(void *value)
     free_record(thread);
 }
 
+/* There are no leases: only reports know a thread by its area, which one of the child's may have, or by its number. */
+static void forget_parents_threads(void)
+{
+    for (struct cp_thread *thread = atomic_load(&newest); thread; thread = thread->before)
+        if (thread != cp_self)
+            atomic_store(&thread->area, NULL);
+    if (cp_self != &cp_nobody)
+        atomic_store(&cp_self->id, syscall(SYS_gettid));
+}
+
 /* Other threads are gone, and with them shards and locks: nothing of the parent's is touched. */
 static void after_fork_in_child(void)
 {
-    if (atomic_load(&runtimes) == 0)
+    if (atomic_load(&runtimes) == 0) {
+        forget_parents_threads();
         return;
+    }
     atomic_store(&forked, true);
     if (cp_self != &cp_nobody)
         pthread_setspecific(key, NULL);
