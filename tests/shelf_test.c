@@ -209,6 +209,83 @@ Test(rseq_shelf, changes_its_kind_with_a_leased_top)
     expect_newest_first(ITEMS);
 }
 
+/* --- a leased top that is doomed --- */
+
+/* As callers give it back in the usual case, where all that is looked at is whether the item is the top. */
+static bool is_given_without_a_look(const struct cp_item *item)
+{
+    return atomic_load(&shelf.top) == item;
+}
+
+BOTH(a_leased_top_that_is_doomed_is_forgotten_and_refused_when_it_comes_back)
+{
+    give_all();
+    struct cp_item *top = lease_top();
+    cp_shelf_doom(&shelf, top);
+    cr_expect_eq(cp_shelf_forget_doomed(&shelf), CP_SHELF_DONE);
+    cr_expect_not(is_given_without_a_look(top));
+    cr_expect_eq(give(top), CP_SHELF_DOOMED);
+    cr_expect_eq(give_oldest(top), CP_SHELF_DOOMED);
+    cr_expect_eq(atomic_load(&top->stamp), cp_stamp(2, CP_TAG_LEASED));
+    expect_newest_first(ITEMS - 1);
+}
+
+BOTH(an_idle_top_that_is_doomed_stays_until_it_is_taken)
+{
+    give_all();
+    struct cp_item *top = atomic_load(&shelf.top);
+    cp_shelf_doom(&shelf, top);
+    cr_expect_eq(cp_shelf_forget_doomed(&shelf), CP_SHELF_DONE);
+    cr_expect_eq(cp_shelf_idle(&shelf), ITEMS);
+    expect_newest_first(ITEMS);
+}
+
+BOTH(a_leased_top_stays_when_another_is_doomed)
+{
+    give_all();
+    struct cp_item *top = lease_top();
+    cp_shelf_doom(&shelf, &items[0]);
+    cr_expect_eq(cp_shelf_forget_doomed(&shelf), CP_SHELF_DONE);
+    cr_expect(is_given_without_a_look(top));
+    cr_expect_eq(give(top), CP_SHELF_DONE);
+    expect_newest_first(ITEMS);
+}
+
+BOTH(a_shelf_without_a_top_has_nothing_to_forget)
+{
+    cr_expect_eq(cp_shelf_forget_doomed(&shelf), CP_SHELF_DONE);
+    cp_shelf_doom(&shelf, &items[0]);
+    cr_expect_eq(cp_shelf_forget_doomed(&shelf), CP_SHELF_DONE);
+    cr_expect_eq(give(&items[1]), CP_SHELF_DONE);
+    cr_expect_eq(take(CP_NEWEST), &items[1]);
+}
+
+BOTH(a_leased_top_that_is_doomed_is_forgotten_while_a_request_waits_or_all_is_closed)
+{
+    cr_assert_eq(give(&items[0]), CP_SHELF_DONE);
+    struct cp_item *top = lease_top();
+    cr_assert_eq(cp_shelf_await(&shelf), CP_SHELF_DONE);
+    cr_assert(cp_shelf_change(&shelf, CP_SHELF_CLOSED, 0));
+    cp_shelf_doom(&shelf, top);
+    cr_expect_eq(cp_shelf_forget_doomed(&shelf), CP_SHELF_DONE);
+    cr_expect_not(is_given_without_a_look(top));
+}
+
+Test(rseq_shelf, does_not_forget_from_another_cpu)
+{
+    open_shelf(false);
+    need_other_cpu();
+    give_all();
+    struct cp_item *top = lease_top();
+    cp_shelf_doom(&shelf, top);
+    pin(other);
+    cr_expect_eq(cp_shelf_forget_doomed(&shelf), CP_SHELF_ELSEWHERE);
+    cr_expect_eq(atomic_load(&shelf.top), top);
+    pin(home);
+    cr_expect_eq(cp_shelf_forget_doomed(&shelf), CP_SHELF_DONE);
+    cr_expect_eq(give(top), CP_SHELF_DOOMED);
+}
+
 /* --- a larger ring --- */
 
 BOTH(growing_keeps_what_is_there_and_its_order)

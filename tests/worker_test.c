@@ -244,6 +244,22 @@ Test(worker, one_evicted_while_leased_ends_at_its_checkin)
     laws_end();
 }
 
+Test(worker, one_evicted_while_the_shelf_keeps_its_place_ends_at_its_checkin)
+{
+    struct laws_count count = {0};
+    corepool_pool_t pool = laws_start_one(&laws_plain_class, &count, 2, 0);
+    laws_await_idle(pool, 2);
+    corepool_lease_t lease = laws_take(pool);
+    const corepool_worker_t *worker = lease.worker;
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+    lease = laws_take(pool); /* its own again: where sequences run it is leased where it is */
+    cr_expect_eq(lease.worker, worker);
+    laws_on_shard(0, evict_worker, lease.worker);
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+    expect_reason(&count, pool, COREPOOL_REASON_EVICTED);
+    laws_end();
+}
+
 Test(worker, a_code_of_a_callback_that_is_none_counts_as_remove)
 {
     struct laws_count count = {.checkin_outcome = 42};
