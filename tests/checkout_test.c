@@ -222,10 +222,10 @@ static void call_on_shard(void *arg)
     got->ended = corepool_checkin(&lease);
 }
 
-Test(checkout, blocking_on_a_shard_is_refused_and_try_is_allowed_there)
+static void expect_only_try_on_a_shard(const corepool_class_t *cls)
 {
     struct laws_count count = {0};
-    struct on_shard got = {.pool = start_one(&laws_class, &count, 1)};
+    struct on_shard got = {.pool = start_one(cls, &count, 1)};
     laws_on_shard(0, call_on_shard, &got);
     cr_expect_eq(got.blocking, COREPOOL_EDEADLK);
     cr_expect_eq(got.try, COREPOOL_OK);
@@ -233,12 +233,22 @@ Test(checkout, blocking_on_a_shard_is_refused_and_try_is_allowed_there)
     laws_end();
 }
 
+Test(checkout, blocking_on_a_shard_is_refused_and_try_is_allowed_there)
+{
+    expect_only_try_on_a_shard(&laws_class);
+}
+
+Test(checkout, blocking_on_a_shard_is_refused_also_where_the_class_has_no_callbacks)
+{
+    expect_only_try_on_a_shard(&laws_plain_class);
+}
+
 /* --- ending a lease --- */
 
-Test(checkout, a_second_checkin_also_of_a_copy_is_stale_and_harms_nothing)
+static void end_twice(const corepool_class_t *cls)
 {
     struct laws_count count = {0};
-    corepool_pool_t pool = start_one(&laws_class, &count, 1);
+    corepool_pool_t pool = start_one(cls, &count, 1);
     corepool_lease_t lease = laws_take(pool), copy = lease, zero = {0};
     check_in(&lease);
     cr_expect_eq(corepool_checkin(&lease), COREPOOL_ESTALE);
@@ -255,6 +265,16 @@ Test(checkout, a_second_checkin_also_of_a_copy_is_stale_and_harms_nothing)
     check_in(&lease);
     laws_end();
     cr_expect_eq(atomic_load(&count.opened), 1);
+}
+
+Test(checkout, a_second_checkin_also_of_a_copy_is_stale_and_harms_nothing)
+{
+    end_twice(&laws_class);
+}
+
+Test(checkout, a_second_checkin_is_stale_also_where_the_class_has_no_callbacks)
+{
+    end_twice(&laws_plain_class);
 }
 
 Test(checkout, every_pair_of_endings_counts_once)
