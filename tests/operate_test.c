@@ -220,12 +220,12 @@ static corepool_lease_t take_again(corepool_pool_t pool)
 Test(flush, now_replaces_a_worker_whose_place_the_shelf_keeps)
 {
     struct laws_count count = {0};
-    corepool_pool_t pool = laws_start_one(&laws_plain_class, &count, 2, 0);
-    laws_await_idle(pool, 2);
+    corepool_pool_t pool = laws_start_one(&laws_plain_class, &count, 1, 0);
+    laws_await_idle(pool, 1);
     corepool_lease_t lease = take_again(pool);
     expect_ok(corepool_pool_flush(pool, COREPOOL_FLUSH_NOW));
     check_in(&lease);
-    laws_await_count(&count.reasons[COREPOOL_REASON_FLUSHED], 2);
+    laws_await_count(&count.reasons[COREPOOL_REASON_FLUSHED], 1);
     laws_end();
 }
 
