@@ -153,6 +153,20 @@ enum corepool_layout_outcome {
     "jne %l[unusual]\n\t"                                \
     "xorl %k[at], %k[at]\n\t"
 
+/* What is on top of `shelf`, if it is idle and the caller had it last: its next generation, leased, is the commit. */
+#define COREPOOL_LAYOUT_TAKE                             \
+    "movq %c[top](%[shelf]), %[slot]\n\t"                \
+    COREPOOL_LAYOUT_STEP(3)                              \
+    "cmpl %k[at], %c[doomed](%[slot])\n\t"               \
+    "jne %l[unusual]\n\t"                                \
+    "movq (%[slot]), %[at]\n\t"                          \
+    "testb %[is_shelved], %b[at]\n\t"                    \
+    "jz %l[other]\n\t" COREPOOL_LAYOUT_STEP(4)           \
+    "cmpq %[rseq], %c[holder](%[slot])\n\t"              \
+    "jne %l[other]\n\t"                                  \
+    "addq %[next], %[at]\n\t" COREPOOL_LAYOUT_STEP(5)    \
+    "movq %[at], (%[slot])\n\t"
+
 /* What is on top of the shelf of the caller's CPU, in *found, leased to the caller with *stamp, if it is idle and the caller had it
  * last; else nothing has changed. */
 static inline __attribute__((always_inline)) enum corepool_layout_outcome
@@ -162,17 +176,7 @@ corepool_layout_take(const struct corepool_layout_pool *pool, uint64_t handle, c
     struct corepool_layout_slot *slot;
     struct corepool_layout_shelf *shelf;
     uint64_t at;
-    __asm__ volatile goto(COREPOOL_LAYOUT_ARM COREPOOL_LAYOUT_FIND
-                          "movq %c[top](%[shelf]), %[slot]\n\t" COREPOOL_LAYOUT_STEP(3)
-                          "cmpl %k[at], %c[doomed](%[slot])\n\t"
-                          "jne %l[unusual]\n\t"
-                          "movq (%[slot]), %[at]\n\t"
-                          "testb %[is_shelved], %b[at]\n\t"
-                          "jz %l[other]\n\t" COREPOOL_LAYOUT_STEP(4)
-                          "cmpq %[rseq], %c[holder](%[slot])\n\t"
-                          "jne %l[other]\n\t"
-                          "addq %[next], %[at]\n\t" COREPOOL_LAYOUT_STEP(5)
-                          "movq %[at], (%[slot])\n\t" COREPOOL_LAYOUT_END
+    __asm__ volatile goto(COREPOOL_LAYOUT_ARM COREPOOL_LAYOUT_FIND COREPOOL_LAYOUT_TAKE COREPOOL_LAYOUT_END
                           : [slot] "=&r"(slot), [shelf] "=&r"(shelf), [at] "=&r"(at)
                           : [rseq] "r"(rseq), [pool] "r"(pool), [handle] "r"(handle), COREPOOL_LAYOUT_OFFSETS
                           : "memory", "cc" COREPOOL_LAYOUT_STEP_CLOBBER
@@ -244,6 +248,14 @@ static inline enum corepool_layout_outcome corepool_layout_give(struct corepool_
 
 #endif
 
+static inline __attribute__((always_inline)) void corepool_layout_fill(corepool_lease_t *lease,
+                                                                       struct corepool_layout_slot *slot, uint64_t stamp)
+{
+    lease->resource = __atomic_load_n(&slot->resource, __ATOMIC_RELAXED);
+    lease->worker = (corepool_worker_t *)(void *)slot;
+    lease->generation = stamp;
+}
+
 /* The usual checkout: *lease filled on DONE, else untouched. rseq: the calling thread's area; pool.impl not NULL. */
 static inline __attribute__((always_inline)) enum corepool_layout_outcome
 corepool_layout_checkout(corepool_pool_t pool, char *rseq, corepool_lease_t *lease)
@@ -255,9 +267,7 @@ corepool_layout_checkout(corepool_pool_t pool, char *rseq, corepool_lease_t *lea
                              &slot, &stamp);
     if (__builtin_expect(outcome != COREPOOL_LAYOUT_DONE, 0))
         return outcome;
-    lease->resource = __atomic_load_n(&slot->resource, __ATOMIC_RELAXED);
-    lease->worker = (corepool_worker_t *)(void *)slot;
-    lease->generation = stamp;
+    corepool_layout_fill(lease, slot, stamp);
     return COREPOOL_LAYOUT_DONE;
 }
 

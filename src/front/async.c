@@ -272,18 +272,20 @@ static int enqueue(struct cp_loop *loop, struct cp_checkout *checkout)
     return cp_checkout_enqueue(checkout, cls, &async->request);
 }
 
-/* --- public ---------------------------------------------------------------------------------------------------------------- */
+/* The usual case, as cp_checkout_at_once. */
+static int try_at_once(corepool_pool_t *pool, const corepool_checkout_options_t *options, corepool_lease_t *lease)
+{
+    const struct cp_loop *loop = cp_self->loop;
+    bool plain = cp_checkout_is_plain(*pool, options) && loop && loop->runtime == pool->impl->runtime;
+    return plain ? cp_checkout_at_once(pool, options, lease) : COREPOOL_EEMPTY;
+}
 
-int corepool_checkout_async(corepool_pool_t pool, const corepool_checkout_options_t *options, corepool_checkout_cb cb,
-                            void *arg, corepool_request_t *request)
+static int ask(corepool_pool_t pool, const corepool_checkout_options_t *options, corepool_checkout_cb cb, void *arg,
+               corepool_request_t *request)
 {
     struct cp_checkout checkout;
     corepool_lease_t lease;
     cp_slot *slot;
-    if (request)
-        *request = (corepool_request_t){0};
-    if (!cb)
-        return cp_fail(COREPOOL_EINVAL, "cb: NULL");
     int status = cp_checkout_begin(&checkout, pool, options);
     if (status != COREPOOL_OK)
         return status;
@@ -313,6 +315,24 @@ int corepool_checkout_async(corepool_pool_t pool, const corepool_checkout_option
     } while (status == COREPOOL_REMOVE);
     cb(status, status == COREPOOL_OK ? &lease : NULL, arg);
     return COREPOOL_OK;
+}
+
+/* --- public ---------------------------------------------------------------------------------------------------------------- */
+
+int corepool_checkout_async(corepool_pool_t pool, const corepool_checkout_options_t *options, corepool_checkout_cb cb,
+                            void *arg, corepool_request_t *request)
+{
+    corepool_lease_t lease;
+    if (request)
+        *request = (corepool_request_t){0};
+    if (!cb)
+        return cp_fail(COREPOOL_EINVAL, "cb: NULL");
+    int status = try_at_once(&pool, options, &lease);
+    if (status == COREPOOL_EEMPTY)
+        return ask(pool, options, cb, arg, request);
+    if (status == COREPOOL_OK)
+        cb(status, &lease, arg);
+    return status;
 }
 
 int corepool_request_cancel(corepool_request_t request)

@@ -1,4 +1,4 @@
-/* front/checkout.c: taking workers, from any thread.
+/* front/checkout.c: taking workers, from any thread, where that is more than front/usual.c does.
  *
  * A checkout looks at the shelf of the caller's CPU, or of the shard that the pool's policy chooses; on a miss at the
  * slice's returned list; then it posts a request and sleeps on it. The pool's generation is compared before (a closed
@@ -12,7 +12,6 @@
 #include "base/error.h"
 #include "base/point.h"
 #include "core/verdict.h"
-#include "front/deep.h"
 #include "front/policy.h"
 #include "shard/lease.h"
 
@@ -240,14 +239,13 @@ int cp_checkout_granted(struct cp_checkout *checkout, cp_slot *slot, uint64_t st
     return cp_checkout_validate(checkout, lease);
 }
 
-/* Of an unbound handle; it may stay unbound. */
-static int choose_shard(struct cp_checkout *checkout, const corepool_checkout_options_t *options)
+int cp_checkout_choose(corepool_pool_t *pool, const corepool_checkout_options_t *options, struct cp_thread *self)
 {
-    int status = cp_policy_bind(&checkout->pool, options ? options->key : 0, checkout->self);
+    int status = cp_policy_bind(pool, options ? options->key : 0, self);
     /* Code on a shard is else served by that shard, also while it is off its CPU. */
-    const struct corepool_shard *shard = checkout->self->shard;
-    if (shard && checkout->pool.shard == COREPOOL_SHARD_LOCAL && shard->runtime == checkout->pool.impl->runtime)
-        checkout->pool.shard = (int32_t)shard->index;
+    const struct corepool_shard *shard = self->shard;
+    if (shard && pool->shard == COREPOOL_SHARD_LOCAL && shard->runtime == pool->impl->runtime)
+        pool->shard = (int32_t)shard->index;
     return status;
 }
 
@@ -266,7 +264,7 @@ int cp_checkout_begin(struct cp_checkout *checkout, corepool_pool_t pool, const 
     checkout->pool = pool;
     checkout->command = options ? options->command : NULL;
     checkout->again = checkout->enqueued = false;
-    return pool.shard == COREPOOL_SHARD_LOCAL ? choose_shard(checkout, options) : COREPOOL_OK;
+    return pool.shard == COREPOOL_SHARD_LOCAL ? cp_checkout_choose(&checkout->pool, options, checkout->self) : COREPOOL_OK;
 }
 
 /* --- wait ------------------------------------------------------------------------------------------------------------------ */
@@ -405,9 +403,7 @@ static int enqueue(struct cp_checkout *checkout)
                    : cp_fail(COREPOOL_ENOMEM, "no memory to wait");
 }
 
-/* Everything but the usual case. */
-__attribute__((noinline)) static int checkout_slowly(corepool_pool_t pool, const corepool_checkout_options_t *options,
-                                                     corepool_lease_t *lease)
+int cp_checkout_slowly(corepool_pool_t pool, const corepool_checkout_options_t *options, corepool_lease_t *lease)
 {
     struct cp_checkout checkout;
     cp_slot *slot;
@@ -433,139 +429,6 @@ __attribute__((noinline)) static int checkout_slowly(corepool_pool_t pool, const
     return wait_and_retry(&checkout, outcome, options, lease);
 }
 
-/* A slot was taken that cannot be used as it is. */
-__attribute__((noinline)) static int checkout_after(corepool_pool_t pool, const corepool_checkout_options_t *options,
-                                                    corepool_lease_t *lease, cp_slot *slot)
-{
-    cp_slot_hand_over(slot, CP_TAG_RETURNED, COREPOOL_REASON_NONE);
-    return checkout_slowly(pool, options, lease);
-}
-
-/* One that nobody else has. */
-static int checkout_taken(corepool_pool_t pool, const corepool_checkout_options_t *options, corepool_lease_t *lease,
-                          struct cp_item *item)
-{
-    if (cp_unlikely(!cp_pool_is_open(pool) || atomic_load_explicit(&item->doomed, memory_order_relaxed)))
-        return checkout_after(pool, options, lease, cp_slot_of(item));
-    cp_checkout_lease(cp_slot_of(item), cp_self, lease);
-    return COREPOOL_OK;
-}
-
-/* The usual case on an rseq shelf where only a checkin has something to look at, or the order is all that a checkout
- * has to look at. */
-__attribute__((noinline)) static int checkout_beside(corepool_pool_t pool, const corepool_checkout_options_t *options,
-                                                     corepool_lease_t *lease, struct cp_shelf *shelf, uint32_t flags)
-{
-    struct cp_item *item;
-    enum cp_shelf_outcome outcome = CP_SHELF_LOOK;
-    if (flags == CP_SHELF_LOOK_GIVE)
-        outcome = cp_rseq_take_newest(shelf, &item, CP_SHELF_STOP_TAKE | CP_SHELF_LOOK_TAKE);
-    else if (!(flags & ~(CP_SHELF_LOOK_TAKE | CP_SHELF_LOOK_GIVE)) && cp_shelf_is(shelf, CP_TRAIT_ORDERED))
-        outcome = cp_rseq_take_oldest(shelf, &item, CP_SHELF_STOP_TAKE);
-    return outcome == CP_SHELF_DONE ? checkout_taken(pool, options, lease, item)
-                                    : checkout_slowly(pool, options, lease);
-}
-
-/* The usual case on a portable shelf whose lock is free; without calls but at its end. */
-static int checkout_portable(corepool_pool_t pool, const corepool_checkout_options_t *options, corepool_lease_t *lease,
-                             struct cp_shelf *shelf)
-{
-    struct cp_item *item;
-    if (cp_unlikely(!cp_lock_try(&shelf->lock)))
-        return checkout_slowly(pool, options, lease);
-    enum cp_shelf_outcome outcome = cp_shelf_take_locked(shelf, CP_NEWEST, &item);
-    bool wake = cp_lock_drop(&shelf->lock);
-    if (cp_unlikely(wake))
-        cp_lock_wake(&shelf->lock);
-    if (cp_unlikely(outcome != CP_SHELF_DONE))
-        return checkout_slowly(pool, options, lease);
-    return checkout_taken(pool, options, lease, item);
-}
-
-/* What keeps its shelf from the usual path may be of no concern to this side of it. */
-static int checkout_at(corepool_pool_t pool, const corepool_checkout_options_t *options, corepool_lease_t *lease,
-                       struct cp_slice *slice)
-{
-    struct cp_shelf *shelf = &slice->shelf;
-    uint32_t flags = atomic_load_explicit(&shelf->flags, memory_order_relaxed);
-    if (cp_unlikely(!(flags & CP_SHELF_PORTABLE)))
-        return checkout_beside(pool, options, lease, shelf, flags);
-    if (cp_unlikely(flags & CP_SHELF_LOOK_TAKE))
-        return checkout_slowly(pool, options, lease);
-    return checkout_portable(pool, options, lease, shelf);
-}
-
-/* The same, where the policy chooses: the checkout goes on with a handle for that shard. */
-__attribute__((noinline)) static int checkout_chosen(corepool_pool_t pool, const corepool_checkout_options_t *options,
-                                                     corepool_lease_t *lease)
-{
-    int status = cp_policy_bind(&pool, options ? options->key : 0, cp_self);
-    if (cp_unlikely(status != COREPOOL_OK)) {
-        *lease = (corepool_lease_t){0};
-        return status;
-    }
-    if (cp_unlikely(pool.shard == COREPOOL_SHARD_LOCAL))
-        return checkout_slowly(pool, options, lease);
-    return checkout_at(pool, options, lease,
-                       atomic_load_explicit(&pool.impl->by_shard[pool.shard], memory_order_relaxed));
-}
-
-/* The rseq shelf of the caller's CPU did not give one at once: perhaps it is a portable one. */
-__attribute__((noinline)) static int checkout_unusually(corepool_pool_t pool, const corepool_checkout_options_t *options,
-                                                        corepool_lease_t *lease)
-{
-    if (cp_client_area == (char *)&cp_nobody.none || !cp_pool_is_local(pool))
-        return checkout_slowly(pool, options, lease);
-    uint32_t cpu = cp_rseq_cpu();
-    if (cp_unlikely(cpu >= atomic_load_explicit(&pool.impl->portable_cpus, memory_order_relaxed)))
-        return checkout_chosen(pool, options, lease);
-    return checkout_at(pool, options, lease,
-                       atomic_load_explicit(&pool.impl->by_cpu[cpu], memory_order_relaxed));
-}
-
-__attribute__((noinline)) static int checkout_restarted(corepool_pool_t pool, const corepool_checkout_options_t *options,
-                                                        corepool_lease_t *lease)
-{
-    cp_rseq_aborted();
-    return checkout_slowly(pool, options, lease);
-}
-
-static int checkout_otherwise(enum corepool_layout_outcome outcome, corepool_pool_t pool,
-                              const corepool_checkout_options_t *options, corepool_lease_t *lease)
-{
-    return outcome == COREPOOL_LAYOUT_RESTARTED ? checkout_restarted(pool, options, lease)
-                                                : checkout_unusually(pool, options, lease);
-}
-
-/* What is on top of the shelf is not idle, or was another thread's: as usual, but this thread's record is told. */
-__attribute__((noinline)) static int checkout_deep(corepool_pool_t pool, const corepool_checkout_options_t *options,
-                                                   corepool_lease_t *lease)
-{
-    struct corepool_layout_slot *slot;
-    enum corepool_layout_outcome outcome =
-        cp_take_deep((const struct corepool_layout_pool *)(const void *)pool.impl, corepool_layout_handle(pool),
-                     COREPOOL_LAYOUT_CLIENT, &slot);
-    if (cp_unlikely(outcome != COREPOOL_LAYOUT_DONE))
-        return checkout_otherwise(outcome, pool, options, lease);
-    cp_checkout_lease((cp_slot *)(void *)slot, cp_self, lease);
-    return COREPOOL_OK;
-}
-
-/* The usual case, an idle worker on the caller's CPU and a class without a checkout callback, is kept free of calls. */
-cp_hot int corepool_checkout(corepool_pool_t pool, const corepool_checkout_options_t *options, corepool_lease_t *lease)
-{
-    if (cp_unlikely(!pool.impl))
-        return checkout_slowly(pool, options, lease);
-    cp_apart();
-    if (cp_unlikely(!lease) || (cp_unlikely(options != NULL) && cp_unlikely(options->timeout_ms < COREPOOL_INFINITE)))
-        return checkout_slowly(pool, options, lease);
-    enum corepool_layout_outcome outcome = corepool_layout_checkout(pool, COREPOOL_LAYOUT_CLIENT, lease);
-    if (cp_likely(outcome == COREPOOL_LAYOUT_DONE))
-        return COREPOOL_OK;
-    return outcome == COREPOOL_LAYOUT_DEEP ? checkout_deep(pool, options, lease)
-                                           : checkout_otherwise(outcome, pool, options, lease);
-}
-
 /* A try that finds nothing is no request, so enqueue runs once there is a worker. */
 static int enqueue_leased(struct cp_checkout *checkout, corepool_lease_t *lease)
 {
@@ -577,7 +440,7 @@ static int enqueue_leased(struct cp_checkout *checkout, corepool_lease_t *lease)
     return status;
 }
 
-int corepool_checkout_try(corepool_pool_t pool, const corepool_checkout_options_t *options, corepool_lease_t *lease)
+static int try_slowly(corepool_pool_t pool, const corepool_checkout_options_t *options, corepool_lease_t *lease)
 {
     struct cp_checkout checkout;
     cp_slot *slot;
@@ -600,4 +463,10 @@ int corepool_checkout_try(corepool_pool_t pool, const corepool_checkout_options_
             status = cp_checkout_validate(&checkout, lease);
     } while (status == COREPOOL_REMOVE);
     return status;
+}
+
+int corepool_checkout_try(corepool_pool_t pool, const corepool_checkout_options_t *options, corepool_lease_t *lease)
+{
+    int status = lease && cp_checkout_is_plain(pool, options) ? cp_checkout_at_once(&pool, options, lease) : COREPOOL_EEMPTY;
+    return status == COREPOOL_EEMPTY ? try_slowly(pool, options, lease) : status;
 }

@@ -35,6 +35,24 @@ static inline struct cp_slice *cp_slice_for(corepool_pool_t pool)
     return pool.shard >= 0 ? atomic_load_explicit(&impl->by_shard[pool.shard], memory_order_relaxed) : cp_slice_here(impl);
 }
 
+/* Whether the arguments of a checkout are such that cp_checkout_at_once may be asked. */
+static inline bool cp_checkout_is_plain(corepool_pool_t pool, const corepool_checkout_options_t *options)
+{
+    return pool.impl && (!options || options->timeout_ms >= COREPOOL_INFINITE);
+}
+
+/* The usual checkout, from whichever slice serves the caller: OK with *lease. COREPOOL_EEMPTY, without detail: nothing has
+ * happened, it is to be tried in full, with *pool, for which the policy may have chosen a shard. Or that policy's error,
+ * with *lease zeroed. */
+int cp_checkout_at_once(corepool_pool_t *pool, const corepool_checkout_options_t *options, corepool_lease_t *lease);
+
+/* A blocking checkout in full. */
+int cp_checkout_slowly(corepool_pool_t pool, const corepool_checkout_options_t *options, corepool_lease_t *lease);
+
+/* Binds an unbound handle to the shard that is to serve this checkout, by the policy or because it is the caller; it may stay
+ * unbound. OK, or as cp_policy_bind. */
+int cp_checkout_choose(corepool_pool_t *pool, const corepool_checkout_options_t *options, struct cp_thread *self);
+
 /* Takes an idle worker without waiting: DONE with *slot, which the caller owns and no one knows of yet; EMPTY: it has to
  * wait (checkout->slice and epoch are set); CLOSED_NOW. */
 enum cp_shelf_outcome cp_checkout_take(struct cp_checkout *checkout, cp_slot **slot);

@@ -1,13 +1,49 @@
 /* front/deep.h: the usual checkout and checkin where it takes more than the top's stamp: sequences over corepool/layout.h's
  * structures, as the steps there. They return as those do. Thread: any.
  *
- * A take leaves it to the caller to stamp the worker and to tell the thread's record of it. */
+ * A deep take leaves it to the caller to stamp the worker and to tell the thread's record of it. */
 #ifndef CP_FRONT_DEEP_H
 #define CP_FRONT_DEEP_H
 
 #include "front/usual.h"
 
 #if COREPOOL_LAYOUT_IS_INLINE
+
+/* --- take: as the usual step, of a slice that is known --- */
+
+/* The shelf is this CPU's and the open pool's, and nothing stops the usual case there. It leaves 0 in `at`. */
+#define CP_TAKE_KNOWN                                    \
+    "cmpl %k[handle], %c[open](%[pool])\n\t"             \
+    "jne %l[unusual]\n\t" COREPOOL_LAYOUT_STEP(1)        \
+    "movl 4(%[rseq]), %k[at]\n\t"                        \
+    COREPOOL_LAYOUT_STEP(2)                              \
+    "cmpq %c[cpu](%[shelf]), %[at]\n\t"                  \
+    "jne %l[unusual]\n\t"                                \
+    "xorl %k[at], %k[at]\n\t"
+
+/* As corepool_layout_take. handle: the pool's generation is its lower half. */
+static inline __attribute__((always_inline)) enum corepool_layout_outcome
+cp_take_known(const struct corepool_layout_pool *pool, uint64_t handle, const struct corepool_layout_shelf *shelf, char *rseq,
+              struct corepool_layout_slot **found, uint64_t *stamp)
+{
+    struct corepool_layout_slot *slot;
+    uint64_t at;
+    __asm__ volatile goto(COREPOOL_LAYOUT_ARM CP_TAKE_KNOWN COREPOOL_LAYOUT_TAKE COREPOOL_LAYOUT_END
+                          : [slot] "=&r"(slot), [at] "=&r"(at)
+                          : [rseq] "r"(rseq), [pool] "r"(pool), [handle] "r"(handle), [shelf] "r"(shelf),
+                            COREPOOL_LAYOUT_OFFSETS
+                          : "memory", "cc" COREPOOL_LAYOUT_STEP_CLOBBER
+                          : unusual, other, restarted);
+    *found = slot;
+    *stamp = at;
+    return COREPOOL_LAYOUT_DONE;
+other:
+    return COREPOOL_LAYOUT_DEEP;
+unusual:
+    return COREPOOL_LAYOUT_UNUSUAL;
+restarted:
+    return COREPOOL_LAYOUT_RESTARTED;
+}
 
 /* --- take: the top, whoever had it before, or the ring's newest ------------------------------------------------------- */
 
@@ -135,6 +171,14 @@ restarted:
 }
 
 #else
+
+static inline enum corepool_layout_outcome cp_take_known(const struct corepool_layout_pool *pool, uint64_t handle,
+                                                         const struct corepool_layout_shelf *shelf, char *rseq,
+                                                         struct corepool_layout_slot **found, uint64_t *stamp)
+{
+    (void)pool, (void)handle, (void)shelf, (void)rseq, (void)found, (void)stamp;
+    return COREPOOL_LAYOUT_UNUSUAL;
+}
 
 static inline enum corepool_layout_outcome cp_take_deep(const struct corepool_layout_pool *pool, uint64_t handle, char *rseq,
                                                         struct corepool_layout_slot **found)
