@@ -313,8 +313,8 @@ static inline bool cp_shelf_wants_manager(const struct cp_shelf *shelf)
 /* About how many restarts of sequences by the kernel since the program began: tells a stress that it stressed. */
 extern _Atomic uint64_t cp_shelf_aborts;
 
-/* cp_rseq_take_…, cp_rseq_give, cp_rseq_give_oldest, cp_rseq_forget_doomed, cp_rseq_await, cp_rseq_cpu, cp_rseq_disarm: one whole
- * file per architecture, chosen by the build. */
+/* cp_rseq_take_…, cp_rseq_give, cp_rseq_give_oldest, cp_rseq_forget_doomed, cp_rseq_await, cp_rseq_aborted, cp_rseq_cpu,
+ * cp_rseq_disarm: one whole file per architecture, chosen by the build. */
 #include "rseq_ops.h"
 
 /* What follows an attempt that was not DONE: repeats it where the kernel or a change of kind got in its way, by

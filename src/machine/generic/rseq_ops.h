@@ -24,6 +24,11 @@ static inline void cp_rseq_disarm(void)
 {
 }
 
+static inline enum cp_shelf_outcome cp_rseq_aborted(void)
+{
+    return CP_SHELF_ABORT;
+}
+
 static inline enum cp_shelf_outcome cp_rseq_take_newest(struct cp_shelf *shelf, struct cp_item **item,
                                                         uint32_t stop)
 {
