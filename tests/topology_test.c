@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <corepool/error.h>
+#include "machine/cpus.h"
 #include "machine/topology.h"
 
 /* 128 CPUs: 2 packages of 4 caches of 8 cores of 2 threads. */
@@ -499,4 +500,24 @@ Test(topology, an_unknown_shard_is_refused)
     cr_assert_eq(corepool_topology_place(topology, beyond, &place), COREPOOL_EINVAL);
     corepool_topology_close(topology);
     corepool_topology_close(NULL);
+}
+
+static unsigned cpus_of_line(const char *text)
+{
+    char line[64];
+    (void)snprintf(line, sizeof line, "%s", text);
+    return cp_cpus_of_line(line);
+}
+
+/* A last number that is cut off would be taken for a smaller one. */
+Test(topology, possible_cpus_are_those_of_a_whole_line_or_none)
+{
+    cr_expect_eq(cpus_of_line("0\n"), 1);
+    cr_expect_eq(cpus_of_line("0-127\n"), 128);
+    cr_expect_eq(cpus_of_line("0-3,8-11\n"), 12);
+    cr_expect_eq(cpus_of_line("0-12"), 0);
+    cr_expect_eq(cpus_of_line("0-3,\n"), 0);
+    cr_expect_eq(cpus_of_line("some\n"), 0);
+    cr_expect_eq(cpus_of_line("\n"), 0);
+    cr_expect_eq(cpus_of_line(""), 0);
 }

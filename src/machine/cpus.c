@@ -47,6 +47,20 @@ static int parse_list(const char *field, const char *text, unsigned limit, hwloc
     return cp_fail(COREPOOL_EINVAL, "%s: \"%s\": not a CPU list such as \"0-3,8\" (at \"%s\")", field, text, item);
 }
 
+unsigned cp_cpus_of_line(char *line)
+{
+    hwloc_bitmap_t set = hwloc_bitmap_alloc();
+    char *end = strchr(line, '\n');
+    int last = -1;
+    if (end != NULL && set != NULL) {
+        *end = '\0';
+        if (parse_list("possible", line, CP_CPUS_MAX, set) == COREPOOL_OK)
+            last = hwloc_bitmap_last(set);
+    }
+    hwloc_bitmap_free(set);
+    return (unsigned)(last + 1);
+}
+
 static unsigned of_kernel;
 
 static void read_possible(void)
@@ -55,17 +69,9 @@ static void read_possible(void)
     FILE *file = fopen("/sys/devices/system/cpu/possible", "re");
     if (file == NULL)
         return;
-    char *text = fgets(line, sizeof line, file);
+    if (fgets(line, sizeof line, file) != NULL)
+        of_kernel = cp_cpus_of_line(line);
     fclose(file);
-    hwloc_bitmap_t set = hwloc_bitmap_alloc();
-    int last = -1;
-    if (text != NULL && set != NULL) {
-        text[strcspn(text, "\n")] = '\0';
-        if (parse_list("possible", text, CP_CPUS_MAX, set) == COREPOOL_OK)
-            last = hwloc_bitmap_last(set);
-    }
-    hwloc_bitmap_free(set);
-    of_kernel = (unsigned)(last + 1);
 }
 
 unsigned cp_cpus_of_kernel(void)

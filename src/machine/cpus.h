@@ -13,6 +13,10 @@
 /* Reads digits at *at and moves it past them; stops growing above CP_CPUS_MAX. False when there is no digit. */
 bool cp_cpus_read_number(const char **at, unsigned *number);
 
+/* One more than the highest CPU number in a line of the kernel's; 0 when it is none, or not whole: there are tables for so many
+ * CPUs that are looked up as they are. Changes the line. */
+unsigned cp_cpus_of_line(char *line);
+
 /* One more than the highest CPU number that the kernel will ever use; 0 when it does not say. It is asked once. */
 unsigned cp_cpus_of_kernel(void);
 

@@ -125,7 +125,7 @@ static struct cp_thread *make_record(void)
 /* The usual path looks up by_cpu[cpu_id] as it is: only where that is a CPU's number, and the tables have all. */
 static char *area_of(struct cp_thread *thread)
 {
-    bool registered = cp_rseq_cpu_registered() <= INT32_MAX && cp_cpus_of_kernel() > 0;
+    bool registered = cp_rseq_cpu_registered() < cp_cpus_of_kernel();
     return registered ? cp_rseq_area() : (char *)&thread->none;
 }
 
