@@ -39,7 +39,7 @@ static void insert(unsigned at, cp_slot *slot)
 {
     memmove(&shelf[at + 1], &shelf[at], (shelved++ - at) * sizeof shelf[0]);
     shelf[at] = number(slot);
-    cp_slot_pass(slot, CP_TAG_SHELVED + 1);
+    cp_slot_pass(slot, CP_TAG_SHELVED);
 }
 
 static cp_slot *extract(unsigned at)

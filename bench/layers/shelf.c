@@ -48,7 +48,7 @@ static void check_place(unsigned number, uint64_t pairs)
                   (unsigned long long)leases);
 }
 
-static void run_pairs(struct cp_shelf *shelf, enum cp_shelf_end end, uint32_t tag, uint64_t pairs)
+static void run_pairs(struct cp_shelf *shelf, enum cp_shelf_end end, uint64_t pairs)
 {
     while (pairs--) {
         struct cp_item *item;
@@ -56,7 +56,7 @@ static void run_pairs(struct cp_shelf *shelf, enum cp_shelf_end end, uint32_t ta
         uint64_t lease = cp_stamp_passed(cp_stamp_next_lease(atomic_load_explicit(&item->stamp, memory_order_relaxed)),
                                          CP_TAG_LEASED);
         atomic_store_explicit(&item->stamp, lease, memory_order_relaxed);
-        BENCH_REQUIRE(cp_shelf_give(shelf, item, lease, cp_stamp_passed(lease, tag)) == CP_SHELF_DONE, "cannot give");
+        BENCH_REQUIRE(cp_shelf_give(shelf, item, lease, cp_stamp_passed(lease, CP_TAG_SHELVED)) == CP_SHELF_DONE, "cannot give");
     }
 }
 
@@ -66,7 +66,7 @@ static double run_alone(uint64_t pairs, enum cp_shelf_end end, bool portable)
 {
     open_place(0, portable);
     int64_t begin = layer_begin(true);
-    run_pairs(&places[0].shelf, end, CP_TAG_SHELVED, pairs);
+    run_pairs(&places[0].shelf, end, pairs);
     int64_t ns = layer_end(begin);
     check_place(0, pairs);
     return (double)ns / (double)pairs;
@@ -98,7 +98,7 @@ static void share(unsigned number, void *arg)
     bool quiet = !load->portable || load->together == OWN_SHELVES;
     layer_meet();
     int64_t begin = layer_begin(quiet);
-    run_pairs(shelf, CP_NEWEST, CP_TAG_SHELVED + number, load->pairs);
+    run_pairs(shelf, CP_NEWEST, load->pairs);
     layer_end(begin);
 }
 
