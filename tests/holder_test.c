@@ -5,6 +5,7 @@
 
 #include <malloc.h>
 #include <pthread.h>
+#include <sched.h>
 #include <semaphore.h>
 
 #include "support/callers.h"
@@ -229,4 +230,85 @@ Test(holder, a_thread_that_outlives_a_runtime_loses_what_it_has_in_another)
     cr_assert_eq(pthread_join(thread, NULL), 0);
     cr_expect_eq(guest.visit.status, COREPOOL_OK);
     expect_lost(&guest.visit, &count, 1);
+}
+
+/* --- at a thread's end --- */
+
+static pthread_key_t late;
+
+/* The library's key is older: it has had its turn, and has another one. */
+static void take_late(void *arg)
+{
+    struct visit *visit = arg;
+    corepool_lease_t lease;
+    visit->status |= laws_checkout(visit->pool, LAWS_PATIENCE_MS, &lease);
+    if (--visit->takes > 0)
+        visit->status |= pthread_setspecific(late, visit);
+}
+
+static void take_while_it_ends(void *arg)
+{
+    struct visit *visit = arg;
+    become_known(visit);
+    visit->status |= pthread_setspecific(late, visit);
+}
+
+Test(holder, a_thread_loses_what_it_takes_while_it_ends)
+{
+    struct laws_count count = {0}, other = {0};
+    struct visit visit = start(&count, &other, 2);
+    cr_assert_eq(pthread_key_create(&late, take_late), 0);
+    in_thread(take_while_it_ends, &visit);
+    expect_lost(&visit, &count, 2);
+}
+
+/* --- one in the place of another: what tells threads apart is the same --- */
+
+static _Alignas(4096) char stack[1 << 20];
+
+struct placed {
+    void (*fn)(void *arg);
+    struct visit *visit;
+};
+
+static void *run_placed(void *arg)
+{
+    const struct placed *placed = arg;
+    placed->fn(placed->visit);
+    return NULL;
+}
+
+static void in_place(void (*fn)(void *arg), struct visit *visit)
+{
+    pthread_t thread;
+    pthread_attr_t attributes;
+    cpu_set_t home;
+    CPU_ZERO(&home);
+    CPU_SET(laws_cpu_of(0), &home);
+    cr_assert_eq(pthread_attr_init(&attributes), 0);
+    cr_assert_eq(pthread_attr_setstack(&attributes, stack, sizeof stack), 0);
+    cr_assert_eq(pthread_attr_setaffinity_np(&attributes, sizeof home, &home), 0);
+    cr_assert_eq(pthread_create(&thread, &attributes, run_placed, &(struct placed){fn, visit}), 0);
+    cr_assert_eq(pthread_join(thread, NULL), 0);
+    pthread_attr_destroy(&attributes);
+    cr_expect_eq(visit->status, COREPOOL_OK);
+}
+
+static void expect_lost_in_place(unsigned workers)
+{
+    struct laws_count count = {0}, other = {0};
+    struct visit visit = start(&count, &other, workers);
+    in_place(take_and_give_and_end, &visit);
+    in_place(take_and_end, &visit);
+    expect_lost(&visit, &count, workers);
+}
+
+Test(holder, a_thread_loses_the_worker_that_an_ended_one_in_its_place_had_last)
+{
+    expect_lost_in_place(1);
+}
+
+Test(holder, a_thread_loses_the_many_workers_that_an_ended_one_in_its_place_had_last)
+{
+    expect_lost_in_place(MANY);
 }
