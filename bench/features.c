@@ -1,9 +1,10 @@
 /* bench/features.c: what each feature of a pool adds to a checkout and checkin where a worker is idle.
  *
- * One pinned thread. Each feature has a pool of its own, all are open at once, and every round runs each of them once, so
- * that a change of the machine's speed hits all alike; figures are medians over the rounds, ratios are to the plain pool in
+ * One pinned thread. Each feature, or other way to ask, has a pool of its own, all are open at once, and every round runs each of
+ * them once, so that a change of the machine's speed hits all alike; figures are medians over the rounds, ratios are to the plain pool in
  * the same round. Usage: features [ROUNDS [PAIRS]]. */
 #include <corepool.h>
+#include <semaphore.h>
 
 #include "bench.h"
 
@@ -54,6 +55,21 @@ static void on_event(const corepool_event_t *event, void *arg)
     (void)event, (void)arg;
 }
 
+static void on_lease(int status, const corepool_lease_t *lease, void *arg)
+{
+    if (status == COREPOOL_OK)
+        *(corepool_lease_t *)arg = *lease;
+}
+
+/* A worker is idle: the callback has run when this returns. */
+static int ask_at_once(corepool_pool_t pool, const corepool_checkout_options_t *options, corepool_lease_t *lease)
+{
+    *lease = (corepool_lease_t){0};
+    int status = corepool_checkout_async(pool, options, on_lease, lease, NULL);
+    BENCH_REQUIRE(status != COREPOOL_OK || lease->worker, "an asynchronous checkout has to wait");
+    return status;
+}
+
 static const corepool_class_t plain = {.name = "plain", .init = init};
 static const corepool_class_t asked = {.name = "asked", .init = init, .checkout = check_out, .checkin = check_in};
 static const corepool_class_t enqueued = {.name = "enqueued", .init = init, .enqueue = enqueue};
@@ -66,10 +82,17 @@ static struct feature {
     corepool_pool_options_t options;
     bool portable; /* on the runtime with the portable shelf */
     bool slow;     /* through the manager */
+    bool bound;    /* by a handle for the one shard */
+    bool on_shard; /* by code on the shard */
+    int (*checkout)(corepool_pool_t, const corepool_checkout_options_t *, corepool_lease_t *); /* NULL: the blocking one */
     corepool_pool_t pool;
     double ns[MAX_ROUNDS], ratio[MAX_ROUNDS];
 } features[] = {
     {.name = "plain", .cls = &plain},
+    {.name = "handle for one shard", .cls = &plain, .bound = true},
+    {.name = "corepool_checkout_try", .cls = &plain, .checkout = corepool_checkout_try},
+    {.name = "the same, by code on the shard", .cls = &plain, .checkout = corepool_checkout_try, .on_shard = true},
+    {.name = "corepool_checkout_async there", .cls = &plain, .checkout = ask_at_once, .on_shard = true},
     {.name = "event hook", .cls = &plain, .options = {.on_event = on_event}},
     {.name = "lease report and limit", .cls = &plain, .options = {.lease_report_ms = 1000, .lease_limit_ms = 5000}},
     {.name = "maximum lifetime", .cls = &plain, .options = {.max_lifetime_ms = 3600000}},
@@ -87,6 +110,11 @@ static struct feature {
 };
 #define FEATURES (sizeof features / sizeof features[0])
 
+static unsigned shard_here(const corepool_runtime_t *runtime)
+{
+    return corepool_topology_shard_of(corepool_runtime_topology(runtime), (unsigned)bench_usable_cpu(0));
+}
+
 static void open_feature(struct feature *feature, corepool_runtime_t *runtime)
 {
     corepool_stats_t stats;
@@ -96,24 +124,60 @@ static void open_feature(struct feature *feature, corepool_runtime_t *runtime)
     do
         BENCH_REQUIRE(corepool_pool_stats(feature->pool, &stats) == COREPOOL_OK, "stats: %s", corepool_error_detail());
     while (stats.idle < stats.quota);
+    if (feature->bound)
+        feature->pool = corepool_pool_at(feature->pool, shard_here(runtime));
+    if (!feature->checkout)
+        feature->checkout = corepool_checkout;
 }
 
-static double time_feature(const struct feature *feature, uint64_t pairs)
+/* So many pairs, wherever they are to be run. */
+struct run {
+    const struct feature *feature;
+    uint64_t pairs;
+    int64_t ns;
+    sem_t done;
+};
+
+static void run_pairs(struct run *run)
 {
+    const struct feature *feature = run->feature;
     corepool_lease_t lease;
-    corepool_stats_t before, after;
-    BENCH_REQUIRE(corepool_pool_stats(feature->pool, &before) == COREPOOL_OK, "stats: %s", corepool_error_detail());
     int64_t begin = bench_now_ns();
-    for (uint64_t i = 0; i < pairs; i++) {
-        BENCH_REQUIRE(corepool_checkout(feature->pool, NULL, &lease) == COREPOOL_OK, "%s: checkout: %s", feature->name,
+    for (uint64_t i = 0; i < run->pairs; i++) {
+        BENCH_REQUIRE(feature->checkout(feature->pool, NULL, &lease) == COREPOOL_OK, "%s: checkout: %s", feature->name,
                       corepool_error_detail());
         BENCH_REQUIRE(corepool_checkin(&lease) == COREPOOL_OK, "%s: checkin: %s", feature->name, corepool_error_detail());
     }
-    int64_t end = bench_now_ns();
+    run->ns = bench_now_ns() - begin;
+}
+
+static void run_on_shard(corepool_shard_t *shard, void *arg)
+{
+    struct run *run = arg;
+    (void)shard;
+    run_pairs(run);
+    sem_post(&run->done);
+}
+
+static double time_feature(const struct feature *feature, corepool_runtime_t *runtime, uint64_t pairs)
+{
+    corepool_stats_t before, after;
+    struct run run = {.feature = feature, .pairs = pairs};
+    BENCH_REQUIRE(corepool_pool_stats(feature->pool, &before) == COREPOOL_OK, "stats: %s", corepool_error_detail());
+    if (feature->on_shard) {
+        sem_init(&run.done, 0, 0);
+        BENCH_REQUIRE(corepool_shard_post(runtime, shard_here(runtime), run_on_shard, &run) == COREPOOL_OK, "post: %s",
+                      corepool_error_detail());
+        while (sem_wait(&run.done) != 0)
+            ;
+        sem_destroy(&run.done);
+    } else {
+        run_pairs(&run);
+    }
     BENCH_REQUIRE(corepool_pool_stats(feature->pool, &after) == COREPOOL_OK, "stats: %s", corepool_error_detail());
     BENCH_REQUIRE(after.checkouts - before.checkouts == pairs, "%s: %llu pairs run, %llu counted", feature->name,
                   (unsigned long long)pairs, (unsigned long long)(after.checkouts - before.checkouts));
-    return (double)(end - begin) / (double)pairs;
+    return (double)run.ns / (double)pairs;
 }
 
 static void end(corepool_runtime_t *runtime)
@@ -138,7 +202,7 @@ int main(int argc, char **argv)
     bench_pin(bench_usable_cpu(0));
     for (unsigned round = 0; round < rounds; round++)
         for (struct feature *feature = features; feature < features + FEATURES; feature++) {
-            feature->ns[round] = time_feature(feature, feature->slow ? pairs / SLOWER : pairs);
+            feature->ns[round] = time_feature(feature, runtime, feature->slow ? pairs / SLOWER : pairs);
             feature->ratio[round] = feature->ns[round] / features[0].ns[round];
         }
     printf("1 pinned thread, %u rounds of %llu pairs (%llu through the manager), %s shelf\n", rounds,

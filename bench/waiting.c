@@ -6,13 +6,15 @@
  * threads as of the resources; pinned, threads stay there; free, the kernel moves them about. Next to corepool, without
  * and with barging: the least that is fair (a bare hand-off), and two that let who comes by go first. Every round runs each
  * of them once; shares are medians over the rounds, waits are those of all rounds together (to 3 %), without the first moments
- * of a run.
+ * of a run. In a virtual machine the host may take a CPU away while everybody on it waits: how much of the CPUs it took is
+ * told next to the waits.
  * Usage: waiting [ROUNDS [MILLISECONDS of each run [THREADS [BARGING_US]]]]. */
 #include "waiting.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "bench.h"
 
@@ -188,6 +190,7 @@ static void start_clients(unsigned threads, bool pinned)
 struct outcome {
     double share[MAX_ROUNDS], to_handoff[MAX_ROUNDS];
     double holds; /* a second, of all rounds */
+    double stolen; /* CPU time that the host took, of all that there was, of all rounds */
     struct waits waits;
 };
 
@@ -205,6 +208,16 @@ static void sleep_ms(unsigned ms)
     nanosleep(&time, NULL);
 }
 
+/* Seconds of CPU time that the host of this virtual machine has given to others; 0 elsewhere. */
+static double stolen_s(void)
+{
+    unsigned long long ticks = 0;
+    FILE *file = fopen("/proc/stat", "r");
+    BENCH_REQUIRE(file && fscanf(file, "cpu %*u %*u %*u %*u %*u %*u %*u %llu", &ticks) == 1, "cannot read /proc/stat");
+    fclose(file);
+    return (double)ticks / (double)sysconf(_SC_CLK_TCK);
+}
+
 /* Adds a run to the outcome; returns its useful share. */
 static double run(const struct load *load, unsigned threads, unsigned ms, struct outcome *outcome)
 {
@@ -219,6 +232,7 @@ static double run(const struct load *load, unsigned threads, unsigned ms, struct
     start_clients(threads, load->pinned);
     pthread_barrier_wait(&start);
     sleep_ms(SETTLE_MS);
+    double stolen = stolen_s();
     int64_t begin = bench_now_ns();
     atomic_store(&settled, true);
     sleep_ms(ms);
@@ -237,6 +251,7 @@ static double run(const struct load *load, unsigned threads, unsigned ms, struct
                   (unsigned long long)uses, (unsigned long long)taken);
     contender->close(uses);
     outcome->holds += (double)(outcome->waits.count - counted) / wall * 1e9;
+    outcome->stolen += (stolen_s() - stolen) * 1e9 / (cpus * wall);
     return (double)useful / (cpus * wall);
 }
 
@@ -281,12 +296,12 @@ static void print(const struct load *load, struct outcome *outcomes, unsigned ro
 {
     printf("\n%s, resources of a CPU: %u, holds of %u µs; waits in µs\n", load->pinned ? "pinned" : "free", load->per_cpu,
            load->hold_us);
-    printf("  %-20s %8s %7s %7s %10s %9s %9s %11s %11s %11s\n", "", "useful", "least", "most", "holds/s", "p50", "p99",
-           "p99.99", "most", "p99.99/p50");
+    printf("  %-20s %8s %7s %7s %10s %8s %9s %9s %11s %11s %11s\n", "", "useful", "least", "most", "holds/s", "stolen", "p50",
+           "p99", "p99.99", "most", "p99.99/p50");
     for (unsigned i = 0; i < CONTENDERS; i++) {
         double median = bench_median(outcomes[i].share, rounds);
-        printf("  %-20s %8.3f %7.3f %7.3f %10.0f", contenders[i]->name, median, outcomes[i].share[0],
-               outcomes[i].share[rounds - 1], outcomes[i].holds / rounds);
+        printf("  %-20s %8.3f %7.3f %7.3f %10.0f %8.4f", contenders[i]->name, median, outcomes[i].share[0],
+               outcomes[i].share[rounds - 1], outcomes[i].holds / rounds, outcomes[i].stolen / rounds);
         print_waits(&outcomes[i].waits);
     }
     print_ratios(outcomes, &waiting_corepool, rounds);
