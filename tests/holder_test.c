@@ -282,13 +282,14 @@ static void in_place(void (*fn)(void *arg), struct visit *visit)
 {
     pthread_t thread;
     pthread_attr_t attributes;
+    struct placed placed = {.fn = fn, .visit = visit};
     cpu_set_t home;
     CPU_ZERO(&home);
     CPU_SET(laws_cpu_of(0), &home);
     cr_assert_eq(pthread_attr_init(&attributes), 0);
     cr_assert_eq(pthread_attr_setstack(&attributes, stack, sizeof stack), 0);
     cr_assert_eq(pthread_attr_setaffinity_np(&attributes, sizeof home, &home), 0);
-    cr_assert_eq(pthread_create(&thread, &attributes, run_placed, &(struct placed){fn, visit}), 0);
+    cr_assert_eq(pthread_create(&thread, &attributes, run_placed, &placed), 0);
     cr_assert_eq(pthread_join(thread, NULL), 0);
     pthread_attr_destroy(&attributes);
     cr_expect_eq(visit->status, COREPOOL_OK);
