@@ -311,3 +311,36 @@ Test(pin, a_shard_that_was_moved_away_notices_when_anything_wakes_it_and_comes_b
     cr_expect_eq(corepool_runtime_parked(laws_runtime()), 0, "its CPU was there all the time");
     laws_end();
 }
+
+/* A try on a shard off its CPU. */
+struct stray {
+    corepool_pool_t pool;
+    int cpu, status;
+    unsigned shard; /* whose worker it was */
+};
+
+static void try_from_away(void *arg)
+{
+    struct stray *stray = arg;
+    corepool_lease_t lease;
+    laws_pin(stray->cpu);
+    stray->status = corepool_checkout_try(stray->pool, NULL, &lease);
+    if (stray->status != COREPOOL_OK)
+        return;
+    stray->shard = corepool_shard_index(corepool_worker_shard(lease.worker));
+    stray->status = corepool_checkin(&lease);
+}
+
+/* Its own shelf may be out of its reach for a moment: then it gets nothing. */
+Test(pin, code_on_a_shard_that_was_moved_away_is_not_given_another_shards_worker)
+{
+    struct laws_count count = {0};
+    struct stray stray = {.cpu = laws_need_second_cpu()};
+    laws_start(NULL);
+    stray.pool = laws_open(&laws_plain_class, &count, 1, COREPOOL_POOL_PER_SHARD);
+    laws_await_idle(stray.pool, corepool_runtime_shards(laws_runtime()));
+    laws_on_shard(0, try_from_away, &stray);
+    cr_expect(stray.status == COREPOOL_OK || stray.status == COREPOOL_EEMPTY);
+    cr_expect_eq(stray.shard, 0);
+    laws_end();
+}
