@@ -6,7 +6,8 @@
  * threads as of the resources; pinned, threads stay there; free, the kernel moves them about. Next to corepool, without
  * and with barging: the least that is fair (a bare hand-off), and two that let who comes by go first. Every round runs each
  * of them once; shares are medians over the rounds, waits are those of all rounds together (to 3 %), without the first moments
- * of a run. In a virtual machine the host may take a CPU away while everybody on it waits: how much of the CPUs it took is
+ * of a run; the last column is the median over the rounds that had 10,000 waits or more of p99.99/p50 in the round: one
+ * disturbance from outside is in the last waits of all rounds together, but in one round only. In a virtual machine the host may take a CPU away while everybody on it waits: how much of the CPUs it took is
  * told next to the waits.
  * Usage: waiting [ROUNDS [MILLISECONDS of each run [THREADS [BARGING_US]]]]. */
 #include "waiting.h"
@@ -192,7 +193,12 @@ struct outcome {
     double holds; /* a second, of all rounds */
     double stolen; /* CPU time that the host took, of all that there was, of all rounds */
     struct waits waits;
+    double spread[MAX_ROUNDS]; /* p99.99/p50 of the rounds with enough waits */
+    unsigned spreads;
 };
+
+/* So many waits have a p99.99. */
+#define ENOUGH 10000
 
 static uint64_t sum_uses(unsigned count)
 {
@@ -223,7 +229,9 @@ static double run(const struct load *load, unsigned threads, unsigned ms, struct
 {
     unsigned cpus = bench_usable_cpus();
     int64_t useful = 0, end = 0;
-    uint64_t taken = 0, counted = outcome->waits.count;
+    uint64_t taken = 0;
+    static struct waits waits;
+    memset(&waits, 0, sizeof waits);
     hold_turns = turns_per_us * load->hold_us;
     memset(resources, 0, sizeof resources);
     contender->open(cpus, load->per_cpu);
@@ -242,7 +250,7 @@ static double run(const struct load *load, unsigned threads, unsigned ms, struct
         end = clients[i].end > end ? clients[i].end : end;
         useful += clients[i].useful;
         taken += clients[i].taken;
-        add(&outcome->waits, &clients[i].waits);
+        add(&waits, &clients[i].waits);
     }
     double wall = (double)(end - begin);
     pthread_barrier_destroy(&start);
@@ -250,19 +258,27 @@ static double run(const struct load *load, unsigned threads, unsigned ms, struct
     BENCH_REQUIRE(uses == taken && uses > 0, "%s: %llu uses, %llu takes", contender->name,
                   (unsigned long long)uses, (unsigned long long)taken);
     contender->close(uses);
-    outcome->holds += (double)(outcome->waits.count - counted) / wall * 1e9;
+    add(&outcome->waits, &waits);
+    if (waits.count >= ENOUGH)
+        outcome->spread[outcome->spreads++] = quantile(&waits, ENOUGH) / quantile(&waits, 2);
+    outcome->holds += (double)waits.count / wall * 1e9;
     outcome->stolen += (stolen_s() - stolen) * 1e9 / (cpus * wall);
     return (double)useful / (cpus * wall);
 }
 
-static void print_waits(const struct waits *waits)
+static void print_waits(struct outcome *outcome)
 {
-    double middle = quantile(waits, 2), last = quantile(waits, 10000);
+    const struct waits *waits = &outcome->waits;
+    double middle = quantile(waits, 2), last = quantile(waits, ENOUGH);
     printf(" %9.1f %9.1f", middle, quantile(waits, 100));
-    if (waits->count < 10000)
-        printf(" %11s %11.1f %11s\n", "-", (double)waits->most / 1e3, "-");
+    if (waits->count < ENOUGH)
+        printf(" %11s %11.1f %11s", "-", (double)waits->most / 1e3, "-");
     else
-        printf(" %11.1f %11.1f %11.3g\n", last, (double)waits->most / 1e3, last / middle);
+        printf(" %11.1f %11.1f %11.3g", last, (double)waits->most / 1e3, last / middle);
+    if (outcome->spreads)
+        printf(" %11.3g\n", bench_median(outcome->spread, outcome->spreads));
+    else
+        printf(" %11s\n", "-");
 }
 
 static struct outcome *find(struct outcome *outcomes, const struct contender *one)
@@ -277,8 +293,8 @@ static struct outcome *find(struct outcome *outcomes, const struct contender *on
 static void print_last(struct outcome *outcomes, const struct contender *one, const struct contender *other)
 {
     const struct waits *ours = &find(outcomes, one)->waits, *theirs = &find(outcomes, other)->waits;
-    if (ours->count >= 10000 && theirs->count >= 10000)
-        printf("; p99.99 to that of %s: %.3f", other->name, quantile(ours, 10000) / quantile(theirs, 10000));
+    if (ours->count >= ENOUGH && theirs->count >= ENOUGH)
+        printf("; p99.99 to that of %s: %.3f", other->name, quantile(ours, ENOUGH) / quantile(theirs, ENOUGH));
 }
 
 static void print_ratios(struct outcome *outcomes, const struct contender *one, unsigned rounds)
@@ -296,13 +312,13 @@ static void print(const struct load *load, struct outcome *outcomes, unsigned ro
 {
     printf("\n%s, resources of a CPU: %u, holds of %u µs; waits in µs\n", load->pinned ? "pinned" : "free", load->per_cpu,
            load->hold_us);
-    printf("  %-20s %8s %7s %7s %10s %8s %9s %9s %11s %11s %11s\n", "", "useful", "least", "most", "holds/s", "stolen", "p50",
-           "p99", "p99.99", "most", "p99.99/p50");
+    printf("  %-20s %8s %7s %7s %10s %8s %9s %9s %11s %11s %11s %11s\n", "", "useful", "least", "most", "holds/s", "stolen",
+           "p50", "p99", "p99.99", "most", "p99.99/p50", "in a round");
     for (unsigned i = 0; i < CONTENDERS; i++) {
         double median = bench_median(outcomes[i].share, rounds);
         printf("  %-20s %8.3f %7.3f %7.3f %10.0f %8.4f", contenders[i]->name, median, outcomes[i].share[0],
                outcomes[i].share[rounds - 1], outcomes[i].holds / rounds, outcomes[i].stolen / rounds);
-        print_waits(&outcomes[i].waits);
+        print_waits(&outcomes[i]);
     }
     print_ratios(outcomes, &waiting_corepool, rounds);
     print_ratios(outcomes, &waiting_barging, rounds);
