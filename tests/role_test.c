@@ -299,6 +299,27 @@ Test(role, what_is_still_on_the_returned_list_is_taken_in_from_there_only)
     laws_end();
 }
 
+/* Between its first look and its worker's being on the list somebody may have begun to wait, and looked there in vain. */
+Test(role, who_gives_back_and_found_nobody_waiting_looks_again_behind_its_push)
+{
+    struct laws_count count = {0};
+    corepool_pool_t pool = laws_start_one(&laws_plain_class, &count, 1, 0);
+    _Atomic unsigned served = 0;
+    struct caller waiter = {.pool = pool, .served = &served};
+    laws_await_idle(pool, 1);
+    corepool_lease_t lease = laws_take(pool);
+    cp_slot *slot = lease.worker;
+    caller_start(&waiter);
+    laws_await_waiting(pool, 1);
+    await_free_token();
+    cr_assert(cp_shelf_claim(&slot->slice->shelf, &slot->item, lease.generation,
+                             cp_stamp_passed(lease.generation, CP_TAG_RETURNED)));
+    cp_slice_return(slot, false);
+    laws_await_count(&served, 1);
+    caller_expect(&waiter, COREPOOL_OK);
+    laws_end();
+}
+
 static void stop_at_leaving(corepool_shard_t *on, void *arg)
 {
     (void)on, (void)arg;
