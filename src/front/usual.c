@@ -12,7 +12,7 @@
 /* --- from one slice ---------------------------------------------------------------------------------------------------- */
 
 /* A worker that nobody else has; false: it cannot be used, and is handed on. */
-static bool lease_taken(corepool_pool_t pool, struct cp_item *item, corepool_lease_t *lease)
+static inline __attribute__((always_inline)) bool lease_taken(corepool_pool_t pool, struct cp_item *item, corepool_lease_t *lease)
 {
     if (cp_unlikely(!cp_pool_is_open(pool) || atomic_load_explicit(&item->doomed, memory_order_relaxed))) {
         cp_slot_hand_over(cp_slot_of(item), CP_TAG_RETURNED, COREPOOL_REASON_NONE);
@@ -24,7 +24,7 @@ static bool lease_taken(corepool_pool_t pool, struct cp_item *item, corepool_lea
 
 /* An rseq shelf on the caller's CPU where only a checkin has something to look at, or the order is all that a checkout has to look
  * at. */
-static bool take_here(corepool_pool_t pool, struct cp_shelf *shelf, uint32_t flags, corepool_lease_t *lease)
+__attribute__((noinline)) static bool take_here(corepool_pool_t pool, struct cp_shelf *shelf, uint32_t flags, corepool_lease_t *lease)
 {
     struct cp_item *item = NULL;
     if (!(flags & ~(uint32_t)CP_SHELF_LOOK_GIVE))
@@ -35,7 +35,7 @@ static bool take_here(corepool_pool_t pool, struct cp_shelf *shelf, uint32_t fla
 }
 
 /* A portable shelf whose lock is free; without calls but at its end. */
-static bool take_portable(corepool_pool_t pool, struct cp_shelf *shelf, corepool_lease_t *lease)
+static inline __attribute__((always_inline)) bool take_portable(corepool_pool_t pool, struct cp_shelf *shelf, corepool_lease_t *lease)
 {
     struct cp_item *item;
     if (cp_unlikely(!cp_lock_try(&shelf->lock)))
@@ -61,7 +61,7 @@ static bool take_known(corepool_pool_t pool, const struct cp_shelf *shelf, corep
 }
 
 /* What keeps its shelf from the usual path may be of no concern to this side of it. */
-static bool take_from(corepool_pool_t pool, struct cp_slice *slice, corepool_lease_t *lease)
+static inline __attribute__((always_inline)) bool take_from(corepool_pool_t pool, struct cp_slice *slice, corepool_lease_t *lease)
 {
     struct cp_shelf *shelf = &slice->shelf;
     uint32_t flags = atomic_load_explicit(&shelf->flags, memory_order_relaxed);
@@ -81,36 +81,42 @@ static struct cp_slice *bound_slice(corepool_pool_t pool)
                : NULL;
 }
 
-/* That of the caller's CPU, where the table alone decides; else NULL. */
-static struct cp_slice *slice_of_cpu(corepool_pool_t pool)
+/* That of the caller's CPU, of an open pool, where the table alone decides; else NULL. */
+static inline struct cp_slice *slice_of_cpu(corepool_pool_t pool)
 {
+    if (cp_client_area == (char *)&cp_nobody.none || !cp_pool_is_local(pool))
+        return NULL;
     uint32_t cpu = cp_rseq_cpu();
     return cpu < atomic_load_explicit(&pool.impl->portable_cpus, memory_order_relaxed)
                ? atomic_load_explicit(&pool.impl->by_cpu[cpu], memory_order_relaxed)
                : NULL;
 }
 
-/* Of a handle that is bound by now, or else asks for the caller's CPU. */
-static bool take_bound(corepool_pool_t pool, corepool_lease_t *lease)
+/* By a handle that is bound, or that the policy binds. */
+__attribute__((noinline)) static int take_bound(corepool_pool_t *pool, const corepool_checkout_options_t *options,
+                                                corepool_lease_t *lease)
 {
-    struct cp_slice *slice = bound_slice(pool);
-    return slice && (take_known(pool, &slice->shelf, lease) || take_from(pool, slice, lease));
+    if (pool->shard == COREPOOL_SHARD_LOCAL) {
+        int status = cp_checkout_choose(pool, options, cp_self);
+        if (cp_unlikely(status != COREPOOL_OK)) {
+            *lease = (corepool_lease_t){0};
+            return status;
+        }
+    }
+    struct cp_slice *slice = bound_slice(*pool);
+    bool taken = slice && (take_known(*pool, &slice->shelf, lease) || take_from(*pool, slice, lease));
+    return taken ? COREPOOL_OK : COREPOOL_EEMPTY;
 }
 
 /* The usual step found nothing. */
-static int take_otherwise(corepool_pool_t *pool, const corepool_checkout_options_t *options, corepool_lease_t *lease)
+static inline __attribute__((always_inline)) int take_otherwise(corepool_pool_t *pool, const corepool_checkout_options_t *options, corepool_lease_t *lease)
 {
-    if (cp_self == &cp_nobody || !cp_pool_is_open(*pool))
-        return COREPOOL_EEMPTY;
-    bool unbound = pool->shard == COREPOOL_SHARD_LOCAL;
-    struct cp_slice *slice = unbound && !cp_self->shard ? slice_of_cpu(*pool) : NULL;
+    struct cp_slice *slice = slice_of_cpu(*pool);
     if (slice)
         return take_from(*pool, slice, lease) ? COREPOOL_OK : COREPOOL_EEMPTY;
-    int status = unbound ? cp_checkout_choose(pool, options, cp_self) : COREPOOL_OK;
-    if (cp_likely(status == COREPOOL_OK))
-        return take_bound(*pool, lease) ? COREPOOL_OK : COREPOOL_EEMPTY;
-    *lease = (corepool_lease_t){0};
-    return status;
+    if (cp_self == &cp_nobody || !cp_pool_is_open(*pool))
+        return COREPOOL_EEMPTY;
+    return take_bound(pool, options, lease);
 }
 
 /* What is on top of the shelf is not idle, or was another thread's: as usual, but this thread's record is told. */
@@ -153,6 +159,16 @@ __attribute__((noinline)) static int checkout_otherwise(enum corepool_layout_out
     return status == COREPOOL_EEMPTY ? cp_checkout_slowly(pool, options, lease) : status;
 }
 
+/* Most often a portable shelf: without a frame of its own. */
+__attribute__((noinline)) static int checkout_unusually(corepool_pool_t pool, const corepool_checkout_options_t *options,
+                                                        corepool_lease_t *lease)
+{
+    struct cp_slice *slice = slice_of_cpu(pool);
+    if (cp_unlikely(!slice))
+        return checkout_otherwise(COREPOOL_LAYOUT_UNUSUAL, pool, options, lease);
+    return cp_likely(take_from(pool, slice, lease)) ? COREPOOL_OK : cp_checkout_slowly(pool, options, lease);
+}
+
 /* The usual case, an idle worker on the caller's CPU and a class without a checkout callback, is kept free of calls. */
 cp_hot int corepool_checkout(corepool_pool_t pool, const corepool_checkout_options_t *options, corepool_lease_t *lease)
 {
@@ -162,5 +178,8 @@ cp_hot int corepool_checkout(corepool_pool_t pool, const corepool_checkout_optio
     if (cp_unlikely(!lease) || (cp_unlikely(options != NULL) && cp_unlikely(options->timeout_ms < COREPOOL_INFINITE)))
         return cp_checkout_slowly(pool, options, lease);
     enum corepool_layout_outcome outcome = corepool_layout_checkout(pool, COREPOOL_LAYOUT_CLIENT, lease);
-    return cp_likely(outcome == COREPOOL_LAYOUT_DONE) ? COREPOOL_OK : checkout_otherwise(outcome, pool, options, lease);
+    if (cp_likely(outcome == COREPOOL_LAYOUT_DONE))
+        return COREPOOL_OK;
+    return outcome == COREPOOL_LAYOUT_UNUSUAL ? checkout_unusually(pool, options, lease)
+                                              : checkout_otherwise(outcome, pool, options, lease);
 }
