@@ -479,6 +479,17 @@ Test(policy, a_handle_for_one_shard_overrides_every_policy)
     laws_end();
 }
 
+Test(policy, a_handle_for_one_shard_is_served_there_also_where_the_class_has_no_callbacks)
+{
+    struct laws_count count = {0};
+    laws_start(&(corepool_runtime_options_t){.synthetic = MACHINE});
+    corepool_pool_t pool = laws_open(&laws_plain_class, &count, 1, COREPOOL_POOL_PER_SHARD);
+    laws_await_idle(pool, SHARDS);
+    for (unsigned shard = 0; shard < SHARDS; shard++)
+        cr_expect_eq(draw(corepool_pool_at(pool, shard), 0), shard);
+    laws_end();
+}
+
 /* One checkout as shard code makes it. */
 struct ask {
     corepool_pool_t pool;
