@@ -131,9 +131,9 @@ static enum corepool_layout_outcome take_deep(corepool_pool_t pool, corepool_lea
     return outcome;
 }
 
-static int take_after(enum corepool_layout_outcome outcome, corepool_pool_t *pool,
-                      const corepool_checkout_options_t *options, corepool_lease_t *lease)
+int cp_checkout_at_once(corepool_pool_t *pool, const corepool_checkout_options_t *options, corepool_lease_t *lease)
 {
+    enum corepool_layout_outcome outcome = corepool_layout_checkout(*pool, COREPOOL_LAYOUT_CLIENT, lease);
     if (outcome == COREPOOL_LAYOUT_DEEP)
         outcome = take_deep(*pool, lease);
     if (cp_likely(outcome == COREPOOL_LAYOUT_DONE))
@@ -144,18 +144,22 @@ static int take_after(enum corepool_layout_outcome outcome, corepool_pool_t *poo
     return COREPOOL_EEMPTY;
 }
 
-int cp_checkout_at_once(corepool_pool_t *pool, const corepool_checkout_options_t *options, corepool_lease_t *lease)
-{
-    return take_after(corepool_layout_checkout(*pool, COREPOOL_LAYOUT_CLIENT, lease), pool, options, lease);
-}
-
 /* --- public ------------------------------------------------------------------------------------------------------------ */
 
-__attribute__((noinline)) static int checkout_otherwise(enum corepool_layout_outcome outcome, corepool_pool_t pool,
-                                                        const corepool_checkout_options_t *options, corepool_lease_t *lease)
+__attribute__((noinline)) static int checkout_restarted(corepool_pool_t pool, const corepool_checkout_options_t *options,
+                                                        corepool_lease_t *lease)
 {
-    /* A shard may not ask like this, even if it need not wait. */
-    int status = cp_self->shard ? COREPOOL_EEMPTY : take_after(outcome, &pool, options, lease);
+    cp_rseq_aborted();
+    return cp_checkout_slowly(pool, options, lease);
+}
+
+/* A shard may not ask like this, even if it need not wait. */
+__attribute__((noinline)) static int checkout_bound(corepool_pool_t pool, const corepool_checkout_options_t *options,
+                                                    corepool_lease_t *lease)
+{
+    int status = COREPOOL_EEMPTY;
+    if (cp_client_area != (char *)&cp_nobody.none && cp_pool_is_open(pool))
+        status = take_bound(&pool, options, lease);
     return status == COREPOOL_EEMPTY ? cp_checkout_slowly(pool, options, lease) : status;
 }
 
@@ -165,8 +169,18 @@ __attribute__((noinline)) static int checkout_unusually(corepool_pool_t pool, co
 {
     struct cp_slice *slice = slice_of_cpu(pool);
     if (cp_unlikely(!slice))
-        return checkout_otherwise(COREPOOL_LAYOUT_UNUSUAL, pool, options, lease);
+        return checkout_bound(pool, options, lease);
     return cp_likely(take_from(pool, slice, lease)) ? COREPOOL_OK : cp_checkout_slowly(pool, options, lease);
+}
+
+__attribute__((noinline)) static int checkout_deep(corepool_pool_t pool, const corepool_checkout_options_t *options,
+                                                   corepool_lease_t *lease)
+{
+    enum corepool_layout_outcome outcome = take_deep(pool, lease);
+    if (cp_likely(outcome == COREPOOL_LAYOUT_DONE))
+        return COREPOOL_OK;
+    return outcome == COREPOOL_LAYOUT_RESTARTED ? checkout_restarted(pool, options, lease)
+                                                : checkout_unusually(pool, options, lease);
 }
 
 /* The usual case, an idle worker on the caller's CPU and a class without a checkout callback, is kept free of calls. */
@@ -180,6 +194,7 @@ cp_hot int corepool_checkout(corepool_pool_t pool, const corepool_checkout_optio
     enum corepool_layout_outcome outcome = corepool_layout_checkout(pool, COREPOOL_LAYOUT_CLIENT, lease);
     if (cp_likely(outcome == COREPOOL_LAYOUT_DONE))
         return COREPOOL_OK;
-    return outcome == COREPOOL_LAYOUT_UNUSUAL ? checkout_unusually(pool, options, lease)
-                                              : checkout_otherwise(outcome, pool, options, lease);
+    if (cp_unlikely(outcome == COREPOOL_LAYOUT_RESTARTED))
+        return checkout_restarted(pool, options, lease);
+    return outcome == COREPOOL_LAYOUT_DEEP ? checkout_deep(pool, options, lease) : checkout_unusually(pool, options, lease);
 }
