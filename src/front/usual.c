@@ -12,7 +12,8 @@
 /* --- from one slice ---------------------------------------------------------------------------------------------------- */
 
 /* A worker that nobody else has; false: it cannot be used, and is handed on. */
-static inline __attribute__((always_inline)) bool lease_taken(corepool_pool_t pool, struct cp_item *item, corepool_lease_t *lease)
+static inline __attribute__((always_inline)) bool lease_taken(corepool_pool_t pool, struct cp_item *item,
+                                                              corepool_lease_t *lease)
 {
     if (cp_unlikely(!cp_pool_is_open(pool) || atomic_load_explicit(&item->doomed, memory_order_relaxed))) {
         cp_slot_hand_over(cp_slot_of(item), CP_TAG_RETURNED, COREPOOL_REASON_NONE);
@@ -22,9 +23,10 @@ static inline __attribute__((always_inline)) bool lease_taken(corepool_pool_t po
     return true;
 }
 
-/* An rseq shelf on the caller's CPU where only a checkin has something to look at, or the order is all that a checkout has to look
- * at. */
-__attribute__((noinline)) static bool take_here(corepool_pool_t pool, struct cp_shelf *shelf, uint32_t flags, corepool_lease_t *lease)
+/* An rseq shelf on the caller's CPU where only a checkin has something to look at, or the order is all that a checkout has to
+ * look at. */
+__attribute__((noinline)) static bool take_here(corepool_pool_t pool, struct cp_shelf *shelf, uint32_t flags,
+                                                corepool_lease_t *lease)
 {
     struct cp_item *item = NULL;
     if (!(flags & ~(uint32_t)CP_SHELF_LOOK_GIVE))
@@ -35,7 +37,8 @@ __attribute__((noinline)) static bool take_here(corepool_pool_t pool, struct cp_
 }
 
 /* A portable shelf whose lock is free; without calls but at its end. */
-static inline __attribute__((always_inline)) bool take_portable(corepool_pool_t pool, struct cp_shelf *shelf, corepool_lease_t *lease)
+static inline __attribute__((always_inline)) bool take_portable(corepool_pool_t pool, struct cp_shelf *shelf,
+                                                                corepool_lease_t *lease)
 {
     struct cp_item *item;
     if (cp_unlikely(!cp_lock_try(&shelf->lock)))
@@ -61,7 +64,8 @@ static bool take_known(corepool_pool_t pool, const struct cp_shelf *shelf, corep
 }
 
 /* What keeps its shelf from the usual path may be of no concern to this side of it. */
-static inline __attribute__((always_inline)) bool take_from(corepool_pool_t pool, struct cp_slice *slice, corepool_lease_t *lease)
+static inline __attribute__((always_inline)) bool take_from(corepool_pool_t pool, struct cp_slice *slice,
+                                                            corepool_lease_t *lease)
 {
     struct cp_shelf *shelf = &slice->shelf;
     uint32_t flags = atomic_load_explicit(&shelf->flags, memory_order_relaxed);
@@ -84,7 +88,7 @@ static struct cp_slice *bound_slice(corepool_pool_t pool)
 /* That of the caller's CPU, of an open pool, where the table alone decides; else NULL. */
 static inline struct cp_slice *slice_of_cpu(corepool_pool_t pool)
 {
-    if (cp_client_area == (char *)&cp_nobody.none || !cp_pool_is_local(pool))
+    if (!cp_thread_may_block() || !cp_pool_is_local(pool))
         return NULL;
     uint32_t cpu = cp_rseq_cpu();
     return cpu < atomic_load_explicit(&pool.impl->portable_cpus, memory_order_relaxed)
@@ -109,7 +113,9 @@ __attribute__((noinline)) static int take_bound(corepool_pool_t *pool, const cor
 }
 
 /* The usual step found nothing. */
-static inline __attribute__((always_inline)) int take_otherwise(corepool_pool_t *pool, const corepool_checkout_options_t *options, corepool_lease_t *lease)
+static inline __attribute__((always_inline)) int take_otherwise(corepool_pool_t *pool,
+                                                                const corepool_checkout_options_t *options,
+                                                                corepool_lease_t *lease)
 {
     struct cp_slice *slice = slice_of_cpu(*pool);
     if (slice)
@@ -158,7 +164,7 @@ __attribute__((noinline)) static int checkout_bound(corepool_pool_t pool, const 
                                                     corepool_lease_t *lease)
 {
     int status = COREPOOL_EEMPTY;
-    if (cp_client_area != (char *)&cp_nobody.none && cp_pool_is_open(pool))
+    if (cp_thread_may_block() && cp_pool_is_open(pool))
         status = take_bound(&pool, options, lease);
     return status == COREPOOL_EEMPTY ? cp_checkout_slowly(pool, options, lease) : status;
 }

@@ -73,6 +73,12 @@ extern _Thread_local char *cp_client_area __asm__("corepool_layout_client_4") cp
 /* The calling thread is a shard from here on. */
 void cp_thread_never_blocks(void);
 
+/* Whether it has a record and is no shard. */
+static inline bool cp_thread_may_block(void)
+{
+    return cp_client_area != (const char *)&cp_nobody.none;
+}
+
 /* Makes the record. NULL with detail: *code is COREPOOL_ENOMEM, or COREPOOL_EFORKED in a child of a process that had a
  * runtime when it forked. */
 struct cp_thread *cp_thread_register(int *code);
