@@ -29,10 +29,10 @@ static void doom(struct cp_slice *slice, cp_slot *slot)
         cp_core_doom_idle(&slice->core, slot, slot->doom);
 }
 
-/* Brings what was doomed and is within reach. */
+/* Brings what was doomed and is within reach. On a portable shelf the sift first takes the lock, so who looked before the doom and
+ * is about to give has given. */
 static void bring_doomed(struct cp_slice *slice)
 {
-    cp_shelf_change(&slice->shelf, 0, 0); /* who looked before the doom and is about to give, on another CPU, has given */
     cp_slice_sift(slice);
     cp_slice_collect(slice);
 }
