@@ -88,7 +88,11 @@ static double quantile(const struct waits *waits, uint64_t one_in)
 
 /* --- holds --- */
 
-static uint64_t turns_per_us;
+/* A hold may be shorter than it should be by one part in so many: no further look at the clock for that. */
+#define HOLD_EXACT 20
+
+/* Turns of `spin` in a µs of CPU time, to begin with; each client goes by its own last hold from there on. */
+static double first_speed;
 
 /* One loop for calibration and holds: copies of it may lie at other places, and run at another speed. */
 __attribute__((noinline)) static void spin(uint64_t turns)
@@ -97,18 +101,28 @@ __attribute__((noinline)) static void spin(uint64_t turns)
         __asm__ volatile("" ::: "memory");
 }
 
-/* By the CPU time that it takes; the least of a few tries is the one that nothing disturbed. */
 static void calibrate(void)
 {
     const uint64_t turns = 1000000;
-    int64_t least = INT64_MAX;
-    for (unsigned i = 0; i < 20; i++) {
-        int64_t begin = bench_cpu_ns();
-        spin(turns);
-        int64_t ns = bench_cpu_ns() - begin;
-        least = ns < least ? ns : least;
+    int64_t begin = bench_cpu_ns();
+    spin(turns);
+    first_speed = (double)turns * 1e3 / (double)(bench_cpu_ns() - begin);
+}
+
+/* Work for `ns` of CPU time, at whatever speed the machine has at that time: were it a number of turns instead, a slower moment
+ * would make all waits longer, and look like a disturbance. *speed: turns in a µs; in and out. Returns the CPU time. */
+static int64_t work(int64_t ns, double *speed)
+{
+    int64_t begin = bench_cpu_ns(), used = 0;
+    while (used < ns - ns / HOLD_EXACT) {
+        double turns = *speed * (double)(ns - used) / 1e3;
+        spin((uint64_t)turns + 1);
+        int64_t now = bench_cpu_ns() - begin;
+        if (used == 0) /* what is left is too short to go by */
+            *speed = turns * 1e3 / (double)now;
+        used = now;
     }
-    turns_per_us = turns * 1000 / (uint64_t)least;
+    return used;
 }
 
 /* --- load --- */
@@ -122,6 +136,7 @@ struct load {
 struct client {
     pthread_t thread;
     int cpu; /* -1: free */
+    double speed;
     uint64_t taken;
     /* Once all were there for a while. */
     int64_t useful; /* ns of CPU time within holds */
@@ -137,15 +152,13 @@ static struct client *clients;
 static pthread_barrier_t start;
 static _Atomic bool stop, settled;
 static const struct contender *contender;
-static uint64_t hold_turns;
+static int64_t hold_ns;
 
 /* Returns its CPU time. */
-static int64_t hold(struct resource *resource)
+static int64_t hold(struct resource *resource, double *speed)
 {
     BENCH_REQUIRE(resource->holders++ == 0, "%s: two have one resource", contender->name);
-    int64_t begin = bench_cpu_ns();
-    spin(hold_turns);
-    int64_t used = bench_cpu_ns() - begin;
+    int64_t used = work(hold_ns, speed);
     resource->uses++;
     resource->holders--;
     return used;
@@ -161,7 +174,7 @@ static void *live(void *arg)
         bool counts = atomic_load_explicit(&settled, memory_order_relaxed);
         int64_t asked = bench_now_ns();
         struct resource *resource = contender->take();
-        int64_t waited = bench_now_ns() - asked, useful = hold(resource);
+        int64_t waited = bench_now_ns() - asked, useful = hold(resource, &client->speed);
         contender->give(resource);
         client->taken++;
         if (!counts)
@@ -180,7 +193,7 @@ static void start_clients(unsigned threads, bool pinned)
     pthread_attr_setstacksize(&small, 128 * 1024);
     pthread_barrier_init(&start, NULL, threads + 1);
     for (unsigned i = 0; i < threads; i++) {
-        clients[i] = (struct client){.cpu = pinned ? bench_usable_cpu(i) : -1};
+        clients[i] = (struct client){.cpu = pinned ? bench_usable_cpu(i) : -1, .speed = first_speed};
         BENCH_REQUIRE(pthread_create(&clients[i].thread, &small, live, &clients[i]) == 0, "cannot start thread %u", i);
     }
     pthread_attr_destroy(&small);
@@ -232,7 +245,7 @@ static double run(const struct load *load, unsigned threads, unsigned ms, struct
     uint64_t taken = 0;
     static struct waits waits;
     memset(&waits, 0, sizeof waits);
-    hold_turns = turns_per_us * load->hold_us;
+    hold_ns = load->hold_us * INT64_C(1000);
     memset(resources, 0, sizeof resources);
     contender->open(cpus, load->per_cpu);
     atomic_store(&stop, false);
