@@ -5,8 +5,9 @@
  * order. Each pair writes to its resource, which is a line of its own. A walk over much memory is slow by itself, as what it
  * touches leaves the caches. So each step also times the floor: the same walk, written to the same lines of as many resources,
  * over free lists that do nothing else: one line for a list's head, one for an object that knows its resource, the pointers
- * to idle objects side by side. What a pair takes above its floor is the pool's doing. Where there are many pools one of
- * them is also used alone: that they exist must cost nothing.
+ * to idle objects side by side. How many floors a pair takes tells what of it is the pool's doing. Where there are many pools
+ * one of them is also used alone, and where there are many workers the one that was given back last, as is usual: that the
+ * others exist must cost nothing.
  *
  * Figures are CPU time, medians over the rounds; every pair must have been a shelf hit. */
 #include "many.h"
@@ -212,7 +213,7 @@ static double time_floor_all_out(struct floor *floor, const uint32_t *order, uns
 struct step {
     unsigned count;
     double pair[MANY_ROUNDS_MAX], floor[MANY_ROUNDS_MAX];
-    double one[MANY_ROUNDS_MAX];                                     /* pools only: one of them is used */
+    double one[MANY_ROUNDS_MAX];                                     /* one pool, or one worker, is used */
     double all_out[MANY_ROUNDS_MAX], all_out_floor[MANY_ROUNDS_MAX]; /* workers only */
 };
 
@@ -314,7 +315,7 @@ static void give_all(corepool_lease_t *leases, const uint32_t *order, unsigned c
         many_require(corepool_checkin(&leases[order[i]]), "checkin");
 }
 
-static double time_fifo(corepool_pool_t pool, unsigned count)
+static double time_pairs(corepool_pool_t pool, unsigned count)
 {
     unsigned times = walks(count);
     uint64_t hits = wait_until_open(pool);
@@ -351,7 +352,8 @@ static void measure_workers(struct step *step, unsigned rounds)
     take_all(fifo, leases, step->count); /* from here on its shelf has that order */
     give_all(leases, order, step->count);
     for (unsigned round = 0; round < rounds; round++) {
-        step->pair[round] = time_fifo(fifo, step->count);
+        step->one[round] = time_pairs(lifo, step->count);
+        step->pair[round] = time_pairs(fifo, step->count);
         step->floor[round] = time_floor_fifo(&floor, step->count);
         step->all_out[round] = time_all_out(lifo, leases, order, step->count);
         step->all_out_floor[round] = time_floor_all_out(&floor, order, step->count);
@@ -375,16 +377,10 @@ static unsigned lay_steps(struct step *steps, unsigned least, unsigned most)
     return count;
 }
 
-static void print_column(double *pair, double *floor, unsigned rounds, double first)
+static void print_column(double *pair, double *floor, unsigned rounds)
 {
     double ns = bench_median(pair, rounds), memory = bench_median(floor, rounds);
-    printf(" %9.1f %9.1f %9.1f %7.2f", ns, memory, ns - memory, (ns - memory) / first);
-}
-
-/* A pair's ns above its floor. */
-static double above(double *pair, double *floor, unsigned rounds)
-{
-    return bench_median(pair, rounds) - bench_median(floor, rounds);
+    printf(" %9.1f %9.1f %9.2f", ns, memory, ns / memory);
 }
 
 void many_print_pairs(unsigned pools, unsigned rounds)
@@ -397,24 +393,21 @@ void many_print_pairs(unsigned pools, unsigned rounds)
     unsigned count = lay_steps(steps, 1, pools);
     for (unsigned i = 0; i < count; i++)
         measure_pools(&steps[i], rounds);
-    printf("  one thread; ns of CPU of a pair, of its floor in free lists, and above it; one of the pools used\n");
-    printf("  %8s %9s %9s %9s %7s %9s %7s\n", "pools", "pair", "floor", "above", "to 1", "one used", "to 1");
+    printf("  one thread; ns of CPU of a pair: of the same one every time; of all in turn, of their floor in free lists, and to that\n");
+    printf("  %8s %9s %9s %9s %9s\n", "pools", "one", "in turn", "floor", "to floor");
     for (unsigned i = 0; i < count; i++) {
-        printf("  %8u", steps[i].count);
-        print_column(steps[i].pair, steps[i].floor, rounds, above(steps[0].pair, steps[0].floor, rounds));
-        double one = bench_median(steps[i].one, rounds);
-        printf(" %9.1f %7.2f\n", one, one / bench_median(steps[0].one, rounds));
+        printf("  %8u %9.1f", steps[i].count, bench_median(steps[i].one, rounds));
+        print_column(steps[i].pair, steps[i].floor, rounds);
+        printf("\n");
     }
     count = lay_steps(steps, 10, 10 * pools < COREPOOL_SIZE_MAX ? 10 * pools : COREPOOL_SIZE_MAX);
     for (unsigned i = 0; i < count; i++)
         measure_workers(&steps[i], rounds);
-    printf("  %8s %9s %9s %9s %7s %9s %9s %9s %7s\n", "workers", "FIFO", "floor", "above", "to 10", "all out", "floor",
-           "above", "to 10");
+    printf("  %8s %9s %9s %9s %9s %9s %9s %9s\n", "workers", "one", "FIFO", "floor", "to floor", "all out", "floor", "to floor");
     for (unsigned i = 0; i < count; i++) {
-        printf("  %8u", steps[i].count);
-        print_column(steps[i].pair, steps[i].floor, rounds, above(steps[0].pair, steps[0].floor, rounds));
-        print_column(steps[i].all_out, steps[i].all_out_floor, rounds,
-                     above(steps[0].all_out, steps[0].all_out_floor, rounds));
+        printf("  %8u %9.1f", steps[i].count, bench_median(steps[i].one, rounds));
+        print_column(steps[i].pair, steps[i].floor, rounds);
+        print_column(steps[i].all_out, steps[i].all_out_floor, rounds);
         printf("\n");
     }
     many_require(corepool_runtime_audit(runtime), "audit");

@@ -7,9 +7,10 @@
  * and with barging: the least that is fair (a bare hand-off), and two that let who comes by go first. Every round runs each
  * of them once; shares are medians over the rounds, waits are those of all rounds together (to 3 %), without the first moments
  * of a run; the last column is the median over the rounds that had 10,000 waits or more of p99.99/p50 in the round: one
- * disturbance from outside is in the last waits of all rounds together, but in one round only. In a virtual machine the host may take a CPU away while everybody on it waits: how much of the CPUs it took is
- * told next to the waits.
- * Usage: waiting [ROUNDS [MILLISECONDS of each run [THREADS [BARGING_US]]]]. */
+ * disturbance from outside is in the last waits of all rounds together, but in one round only. In a virtual machine the
+ * host may take a CPU away while everybody on it waits: how much of the CPUs it took is told next to the waits.
+ * Usage: waiting [ROUNDS [MILLISECONDS [THREADS [BARGING_US]]]]; so long is a run with holds of 20 µs, one with longer holds
+ * as many times as long, so that it has as many waits. */
 #include "waiting.h"
 
 #include <pthread.h>
@@ -140,7 +141,6 @@ struct client {
     uint64_t taken;
     /* Once all were there for a while. */
     int64_t useful; /* ns of CPU time within holds */
-    int64_t end;
     struct waits waits;
 };
 
@@ -150,7 +150,8 @@ struct client {
 
 static struct client *clients;
 static pthread_barrier_t start;
-static _Atomic bool stop, settled;
+static _Atomic bool settled;
+static _Atomic int64_t end; /* when the run was over, by bench_now_ns; 0: it is not */
 static const struct contender *contender;
 static int64_t hold_ns;
 
@@ -164,25 +165,33 @@ static int64_t hold(struct resource *resource, double *speed)
     return used;
 }
 
+/* Of a wait; the end cuts it short, as from then on the load goes away and waits are no more what they are under it. */
+static int64_t length(int64_t asked, int64_t taken)
+{
+    int64_t over = atomic_load(&end);
+    return (over && over < taken ? over : taken) - asked;
+}
+
 static void *live(void *arg)
 {
     struct client *client = arg;
     if (client->cpu >= 0)
         bench_pin(client->cpu);
     pthread_barrier_wait(&start);
-    while (!atomic_load_explicit(&stop, memory_order_relaxed)) {
+    while (!atomic_load_explicit(&end, memory_order_relaxed)) {
         bool counts = atomic_load_explicit(&settled, memory_order_relaxed);
         int64_t asked = bench_now_ns();
         struct resource *resource = contender->take();
-        int64_t waited = bench_now_ns() - asked, useful = hold(resource, &client->speed);
+        int64_t waited = length(asked, bench_now_ns());
+        bool over = atomic_load_explicit(&end, memory_order_relaxed);
+        int64_t useful = hold(resource, &client->speed);
         contender->give(resource);
         client->taken++;
-        if (!counts)
+        if (!counts || waited < 0)
             continue;
         note(&client->waits, (uint64_t)waited);
-        client->useful += useful;
+        client->useful += over ? 0 : useful;
     }
-    client->end = bench_now_ns();
     return NULL;
 }
 
@@ -209,6 +218,8 @@ struct outcome {
     double spread[MAX_ROUNDS]; /* p99.99/p50 of the rounds with enough waits */
     unsigned spreads;
 };
+
+#define SHORT_HOLD_US 20 /* the command line's milliseconds are of a run with these */
 
 /* So many waits have a p99.99. */
 #define ENOUGH 10000
@@ -238,17 +249,18 @@ static double stolen_s(void)
 }
 
 /* Adds a run to the outcome; returns its useful share. */
-static double run(const struct load *load, unsigned threads, unsigned ms, struct outcome *outcome)
+static double run(const struct load *load, unsigned threads, unsigned short_ms, struct outcome *outcome)
 {
+    unsigned ms = short_ms * (load->hold_us / SHORT_HOLD_US);
     unsigned cpus = bench_usable_cpus();
-    int64_t useful = 0, end = 0;
+    int64_t useful = 0;
     uint64_t taken = 0;
     static struct waits waits;
     memset(&waits, 0, sizeof waits);
     hold_ns = load->hold_us * INT64_C(1000);
     memset(resources, 0, sizeof resources);
     contender->open(cpus, load->per_cpu);
-    atomic_store(&stop, false);
+    atomic_store(&end, 0);
     atomic_store(&settled, false);
     start_clients(threads, load->pinned);
     pthread_barrier_wait(&start);
@@ -257,15 +269,15 @@ static double run(const struct load *load, unsigned threads, unsigned ms, struct
     int64_t begin = bench_now_ns();
     atomic_store(&settled, true);
     sleep_ms(ms);
-    atomic_store(&stop, true);
+    double wall = (double)(bench_now_ns() - begin);
+    outcome->stolen += (stolen_s() - stolen) * 1e9 / (cpus * wall);
+    atomic_store(&end, begin + (int64_t)wall);
     for (unsigned i = 0; i < threads; i++) {
         pthread_join(clients[i].thread, NULL);
-        end = clients[i].end > end ? clients[i].end : end;
         useful += clients[i].useful;
         taken += clients[i].taken;
         add(&waits, &clients[i].waits);
     }
-    double wall = (double)(end - begin);
     pthread_barrier_destroy(&start);
     uint64_t uses = sum_uses(cpus * load->per_cpu);
     BENCH_REQUIRE(uses == taken && uses > 0, "%s: %llu uses, %llu takes", contender->name,
@@ -275,7 +287,6 @@ static double run(const struct load *load, unsigned threads, unsigned ms, struct
     if (waits.count >= ENOUGH)
         outcome->spread[outcome->spreads++] = quantile(&waits, ENOUGH) / quantile(&waits, 2);
     outcome->holds += (double)waits.count / wall * 1e9;
-    outcome->stolen += (stolen_s() - stolen) * 1e9 / (cpus * wall);
     return (double)useful / (cpus * wall);
 }
 
@@ -356,23 +367,25 @@ static void compare(const struct load *load, unsigned rounds, unsigned ms, unsig
 
 int main(int argc, char **argv)
 {
-    static const char usage[] = "waiting [ROUNDS (1 to 101) [MILLISECONDS (10 to 60000) [THREADS (1 to 4096) "
+    static const char usage[] = "waiting [ROUNDS (1 to 101) [MILLISECONDS (10 to 6000) [THREADS (1 to 4096) "
                                 "[BARGING_US (1 to 1000000)]]]]";
     static const struct load loads[] = {
-        {true, 8, 20}, {true, 8, 200}, {true, 1, 20}, {true, 1, 200},
-        {false, 8, 20}, {false, 8, 200}, {false, 1, 20}, {false, 1, 200},
+        {true, 8, SHORT_HOLD_US}, {true, 8, 10 * SHORT_HOLD_US},
+        {true, 1, SHORT_HOLD_US}, {true, 1, 10 * SHORT_HOLD_US},
+        {false, 8, SHORT_HOLD_US}, {false, 8, 10 * SHORT_HOLD_US},
+        {false, 1, SHORT_HOLD_US}, {false, 1, 10 * SHORT_HOLD_US},
     };
     unsigned rounds = (unsigned)bench_argument(argc, argv, 1, 5, 1, MAX_ROUNDS, usage);
-    unsigned ms = (unsigned)bench_argument(argc, argv, 2, 500, 10, 60000, usage);
+    unsigned ms = (unsigned)bench_argument(argc, argv, 2, 250, 10, 6000, usage);
     unsigned threads = (unsigned)bench_argument(argc, argv, 3, 64, 1, MAX_THREADS, usage);
-    waiting_barging_us = (unsigned)bench_argument(argc, argv, 4, 200, 1, 1000000, usage);
+    waiting_barging_us = (unsigned)bench_argument(argc, argv, 4, 50, 1, 1000000, usage);
     BENCH_REQUIRE(argc <= 5, "too many arguments; usage: %s", usage);
     BENCH_REQUIRE(bench_usable_cpus() <= WAITING_CPUS_MAX, "for at most %d CPUs", WAITING_CPUS_MAX);
     clients = calloc(threads, sizeof *clients);
     BENCH_REQUIRE(clients, "no memory for %u threads", threads);
     calibrate();
-    printf("%u threads, %u CPUs, turns of %u µs with barging; %u rounds of %u ms\n", threads, bench_usable_cpus(),
-           waiting_barging_us, rounds, ms);
+    printf("%u threads, %u CPUs, turns of %u µs with barging; %u rounds of %u ms with holds of %u µs\n", threads,
+           bench_usable_cpus(), waiting_barging_us, rounds, ms, SHORT_HOLD_US);
 #ifndef BENCH_APR
     printf("without apr_reslist: its library was not there when this was built\n");
 #endif
