@@ -2,8 +2,9 @@
  * equal holds.
  *
  * Pinned, every CPU has as many of the threads as of the workers. Free, the kernel moves threads about, and who waits
- * where many others do waits longer: a shard serves its own callers first come, first served, and no other's. The same load on a pool of one lock and one condition variable, which is what one would write. Usage:
- * fairness [THREADS [WORKERS [HOLD_MS [SECONDS]]]]. */
+ * where many others do waits longer: a shard serves its own callers first come, first served, and no other's. The same load
+ * on a pool of one lock and one condition variable, which is what one would write. Usage:
+ * fairness [THREADS [WORKERS [HOLD_US [MILLISECONDS]]]]. */
 #include <corepool.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -26,7 +27,7 @@ struct contender {
     bool pinned;
     void (*open)(unsigned workers);
     void (*run)(void (*hold)(void)); /* one checkout and checkin */
-    void (*close)(void);
+    void (*close)(uint64_t waits); /* checks that all is back, and where it counts, that it counts as many */
 };
 
 static struct client *clients;
@@ -63,8 +64,9 @@ static void condvar_run(void (*use)(void))
     pthread_mutex_unlock(&lock);
 }
 
-static void condvar_close(void)
+static void condvar_close(uint64_t waits)
 {
+    (void)waits;
     BENCH_REQUIRE(idle == all, "condvar: %u workers of %u are back", idle, all);
 }
 
@@ -97,8 +99,12 @@ static void corepool_run(void (*use)(void))
     BENCH_REQUIRE(corepool_checkin(&lease) == COREPOOL_OK, "%s", corepool_error_detail());
 }
 
-static void corepool_close(void)
+static void corepool_close(uint64_t waits)
 {
+    corepool_stats_t stats;
+    BENCH_REQUIRE(corepool_pool_stats(pool, &stats) == COREPOOL_OK, "%s", corepool_error_detail());
+    BENCH_REQUIRE(stats.checkouts == waits && stats.idle == stats.quota, "corepool counts %llu checkouts of %llu, %llu idle",
+                  (unsigned long long)stats.checkouts, (unsigned long long)waits, (unsigned long long)stats.idle);
     BENCH_REQUIRE(corepool_runtime_audit(runtime) == COREPOOL_OK, "%s", corepool_error_detail());
     BENCH_REQUIRE(corepool_runtime_stop(runtime, COREPOOL_INFINITE) == COREPOOL_OK &&
                       corepool_runtime_destroy(runtime) == COREPOOL_OK,
@@ -108,7 +114,8 @@ static void corepool_close(void)
 static const struct contender contenders[] = {
     {"corepool, pinned", true, corepool_open, corepool_run, corepool_close},
     {"corepool, free", false, corepool_open, corepool_run, corepool_close},
-    {"mutex and condvar", false, condvar_open, condvar_run, condvar_close},
+    {"condvar, pinned", true, condvar_open, condvar_run, condvar_close},
+    {"condvar, free", false, condvar_open, condvar_run, condvar_close},
 };
 
 /* --- load --- */
@@ -169,10 +176,9 @@ static double *gather(unsigned threads, size_t *count)
     return waits;
 }
 
-static void measure(unsigned threads, unsigned workers, double seconds)
+static void measure(unsigned threads, unsigned workers, unsigned ms)
 {
-    struct timespec time = {.tv_sec = (time_t)seconds,
-                            .tv_nsec = (long)((seconds - (double)(time_t)seconds) * 1e9)};
+    const struct timespec time = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L};
     size_t count;
     contender->open(workers);
     atomic_store(&stop, false);
@@ -181,33 +187,34 @@ static void measure(unsigned threads, unsigned workers, double seconds)
     atomic_store(&stop, true);
     for (unsigned i = 0; i < threads; i++)
         pthread_join(clients[i].thread, NULL);
-    contender->close();
     double *waits = gather(threads, &count);
+    contender->close(count);
     double median = waits[count / 2], last = waits[count - 1 - count / 10000];
     printf("  %-18s %9zu %9.2f %9.2f %9.2f %9.2f %9.2f %12.2f\n", contender->name, count, median,
            waits[count - 1 - count / 100], waits[count - 1 - count / 1000], last, waits[count - 1],
            last / median);
+    fflush(stdout);
     free(waits);
 }
 
 int main(int argc, char **argv)
 {
-    unsigned threads = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) : 1000;
-    unsigned workers = argc > 2 ? (unsigned)strtoul(argv[2], NULL, 10) : 50;
-    double hold_ms = argc > 3 ? strtod(argv[3], NULL) : 2, seconds = argc > 4 ? strtod(argv[4], NULL) : 5;
-    BENCH_REQUIRE(threads >= 1 && threads <= THREADS_MAX && workers >= 1 && workers <= WORKERS_MAX &&
-                      hold_ms > 0 && hold_ms < 1000 && seconds > 0,
-                  "usage: fairness [THREADS (to %d) [WORKERS (to %d) [HOLD_MS [SECONDS]]]]", THREADS_MAX,
-                  WORKERS_MAX);
-    hold_time.tv_nsec = (long)(hold_ms * 1e6);
+    static const char usage[] =
+        "fairness [THREADS (1 to 4000) [WORKERS (1 to 1000) [HOLD_US (1 to 999999) [MILLISECONDS (1 to 600000)]]]]";
+    unsigned threads = (unsigned)bench_argument(argc, argv, 1, 1000, 1, THREADS_MAX, usage);
+    unsigned workers = (unsigned)bench_argument(argc, argv, 2, 50, 1, WORKERS_MAX, usage);
+    unsigned hold_us = (unsigned)bench_argument(argc, argv, 3, 2000, 1, 999999, usage);
+    unsigned ms = (unsigned)bench_argument(argc, argv, 4, 5000, 1, 600000, usage);
+    BENCH_REQUIRE(argc <= 5, "too many arguments; usage: %s", usage);
+    hold_time.tv_nsec = hold_us * 1000L;
     clients = calloc(threads, sizeof *clients);
     BENCH_REQUIRE(clients, "no memory for %u threads", threads);
-    printf("%u threads, %u workers, held %.1f ms; waits in ms\n", threads, workers, hold_ms);
+    printf("%u threads, %u workers, held %u µs; waits in ms\n", threads, workers, hold_us);
     printf("  %-18s %9s %9s %9s %9s %9s %9s %12s\n", "", "waits", "p50", "p99", "p99.9", "p99.99", "most",
            "p99.99/p50");
     for (unsigned i = 0; i < sizeof contenders / sizeof contenders[0]; i++) {
         contender = &contenders[i];
-        measure(threads, workers, seconds);
+        measure(threads, workers, ms);
     }
     free(clients);
     return 0;

@@ -2,9 +2,10 @@
  *
  * One pinned thread. Each feature, or other way to ask, has a pool of its own, all are open at once, and every round runs each of
  * them once, so that a change of the machine's speed hits all alike; figures are medians over the rounds, ratios are to the plain pool in
- * the same round. Usage: features [ROUNDS [PAIRS]]. */
+ * the same round. A callback that is said to run has counted that it did. Usage: features [ROUNDS [PAIRS]]. */
 #include <corepool.h>
 #include <semaphore.h>
+#include <stdatomic.h>
 
 #include "bench.h"
 
@@ -20,21 +21,32 @@ static int init(corepool_worker_t *worker, void *pool_state, void **resource)
     return COREPOOL_OK;
 }
 
+/* Of one feature at a time; one thread at a time counts. */
+static _Atomic uint64_t calls;
+
+static void count_call(void)
+{
+    atomic_store_explicit(&calls, atomic_load_explicit(&calls, memory_order_relaxed) + 1, memory_order_relaxed);
+}
+
 static int enqueue(void *pool_state, void *command, void **wrapped)
 {
     (void)pool_state, (void)command, (void)wrapped;
+    count_call();
     return COREPOOL_OK;
 }
 
 static int check_out(void *pool_state, void *resource, void *command, void **client)
 {
     (void)pool_state, (void)resource, (void)command, (void)client;
+    count_call();
     return COREPOOL_OK;
 }
 
 static int check_in(void *pool_state, void *resource, void *client)
 {
     (void)pool_state, (void)resource, (void)client;
+    count_call();
     return COREPOOL_OK;
 }
 
@@ -80,6 +92,7 @@ static struct feature {
     const char *name;
     const corepool_class_t *cls;
     corepool_pool_options_t options;
+    unsigned calls; /* of its class, in a pair */
     bool portable; /* on the runtime with the portable shelf */
     bool slow;     /* through the manager */
     bool bound;    /* by a handle for the one shard */
@@ -95,18 +108,18 @@ static struct feature {
     {.name = "corepool_checkout_async there", .cls = &plain, .checkout = ask_at_once, .on_shard = true},
     {.name = "event hook", .cls = &plain, .options = {.on_event = on_event}},
     {.name = "lease report and limit", .cls = &plain, .options = {.lease_report_ms = 1000, .lease_limit_ms = 5000}},
-    {.name = "maximum lifetime", .cls = &plain, .options = {.max_lifetime_ms = 3600000}},
-    {.name = "idle timeout with ping", .cls = &pinged, .options = {.idle_timeout_ms = 1000}},
+    {.name = "maximum lifetime, none due", .cls = &plain, .options = {.max_lifetime_ms = 3600000}},
+    {.name = "idle timeout, no ping due", .cls = &pinged, .options = {.idle_timeout_ms = 1000}},
     {.name = "bounded, shedding queue", .cls = &plain, .options = {.max_waiting = 100, .shed_target_ms = 5}},
     {.name = "FIFO", .cls = &plain, .options = {.flags = COREPOOL_POOL_FIFO}},
-    {.name = "validation when idle", .cls = &validated},
-    {.name = "enqueue callback", .cls = &enqueued},
-    {.name = "checkout and checkin callbacks", .cls = &asked},
+    {.name = "validation, none due", .cls = &validated},
+    {.name = "enqueue callback", .cls = &enqueued, .calls = 1},
+    {.name = "checkout and checkin callbacks", .cls = &asked, .calls = 2},
     {.name = "backtrace, 1 of 100", .cls = &plain, .options = {.backtrace_every = 100}},
     {.name = "timed leases", .cls = &plain, .options = {.flags = COREPOOL_POOL_TIME_LEASES}},
     {.name = "portable shelf", .cls = &plain, .portable = true},
     {.name = "managed, no shelf", .cls = &plain, .options = {.flags = COREPOOL_POOL_MANAGED}, .slow = true},
-    {.name = "serialised callbacks", .cls = &asked, .options = {.flags = COREPOOL_POOL_SERIALISED}, .slow = true},
+    {.name = "serialised callbacks", .cls = &asked, .calls = 2, .options = {.flags = COREPOOL_POOL_SERIALISED}, .slow = true},
 };
 #define FEATURES (sizeof features / sizeof features[0])
 
@@ -159,10 +172,20 @@ static void run_on_shard(corepool_shard_t *shard, void *arg)
     sem_post(&run->done);
 }
 
+/* A manager may still have the last checkin before it. Returns how many there are, within a second. */
+static uint64_t await_calls(uint64_t expected)
+{
+    int64_t deadline = bench_now_ns() + INT64_C(1000000000);
+    while (atomic_load(&calls) < expected && bench_now_ns() < deadline)
+        sched_yield();
+    return atomic_load(&calls);
+}
+
 static double time_feature(const struct feature *feature, corepool_runtime_t *runtime, uint64_t pairs)
 {
     corepool_stats_t before, after;
     struct run run = {.feature = feature, .pairs = pairs};
+    atomic_store(&calls, 0);
     BENCH_REQUIRE(corepool_pool_stats(feature->pool, &before) == COREPOOL_OK, "stats: %s", corepool_error_detail());
     if (feature->on_shard) {
         sem_init(&run.done, 0, 0);
@@ -177,6 +200,12 @@ static double time_feature(const struct feature *feature, corepool_runtime_t *ru
     BENCH_REQUIRE(corepool_pool_stats(feature->pool, &after) == COREPOOL_OK, "stats: %s", corepool_error_detail());
     BENCH_REQUIRE(after.checkouts - before.checkouts == pairs, "%s: %llu pairs run, %llu counted", feature->name,
                   (unsigned long long)pairs, (unsigned long long)(after.checkouts - before.checkouts));
+    uint64_t called = await_calls(feature->calls * pairs);
+    BENCH_REQUIRE(called == feature->calls * pairs, "%s: %llu pairs, %llu callbacks", feature->name, (unsigned long long)pairs,
+                  (unsigned long long)called);
+    bool timed = feature->options.flags & COREPOOL_POOL_TIME_LEASES;
+    BENCH_REQUIRE(after.hold.count - before.hold.count == (timed ? pairs : 0), "%s: %llu pairs, %llu times", feature->name,
+                  (unsigned long long)pairs, (unsigned long long)(after.hold.count - before.hold.count));
     return (double)run.ns / (double)pairs;
 }
 

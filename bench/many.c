@@ -127,7 +127,7 @@ static void print_costs(unsigned pools, unsigned rounds)
 struct getter {
     pthread_t thread;
     corepool_keyed_t keyed;
-    unsigned pools, cpu;
+    unsigned pools, number;
     double ns;
 };
 
@@ -136,14 +136,11 @@ static _Atomic unsigned ready, go;
 static void *get_many(void *arg)
 {
     struct getter *getter = arg;
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    CPU_SET(getter->cpu, &set);
-    BENCH_REQUIRE(pthread_setaffinity_np(pthread_self(), sizeof set, &set) == 0, "cannot pin");
+    bench_pin(bench_usable_cpu(getter->number));
     static _Thread_local char keys[64][24];
     corepool_pool_t pool;
     for (unsigned i = 0; i < 64; i++)
-        snprintf(keys[i], sizeof keys[i], "host-%08u.example", (i * 977 + getter->cpu) % getter->pools);
+        snprintf(keys[i], sizeof keys[i], "host-%08u.example", (i * 977 + getter->number) % getter->pools);
     size_t length = strlen(keys[0]);
     atomic_fetch_add(&ready, 1);
     while (!atomic_load(&go))
@@ -167,7 +164,7 @@ static double time_gets(unsigned pools, unsigned threads)
     atomic_store(&ready, 0);
     atomic_store(&go, 0);
     for (unsigned i = 0; i < threads; i++) {
-        getters[i] = (struct getter){.keyed = keyed, .pools = pools, .cpu = i};
+        getters[i] = (struct getter){.keyed = keyed, .pools = pools, .number = i};
         BENCH_REQUIRE(pthread_create(&getters[i].thread, NULL, get_many, &getters[i]) == 0,
                       "cannot start a thread");
     }
@@ -185,7 +182,7 @@ static double time_gets(unsigned pools, unsigned threads)
 static void print_gets(unsigned pools, unsigned rounds)
 {
     static double ns[MANY_ROUNDS_MAX];
-    unsigned cpus = (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
+    unsigned cpus = bench_usable_cpus();
     const unsigned keys[] = {1, 1, pools, pools};
     const unsigned threads[] = {1, cpus < THREADS_MAX ? cpus : THREADS_MAX, 1,
                                 cpus < THREADS_MAX ? cpus : THREADS_MAX};

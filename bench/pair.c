@@ -1,10 +1,10 @@
 /* bench/pair.c: what a checkout and checkin cost where a worker is idle, next to what users would take instead.
  *
  * Every round runs each peer once, so that a change of the machine's speed hits all alike; figures are medians over the
- * rounds. Each run checks its own counts before its time is used. Usage: pair [ROUNDS [PAIRS]]. */
+ * rounds. Each run checks its own counts before its time is used. Of peers marked * each thread has resources of its own, more
+ * than the others may have: they are a floor. Usage: pair [ROUNDS [PAIRS]]. */
 #include <alloca.h>
 #include <pthread.h>
-#include <unistd.h>
 
 #include "bench.h"
 #include "peers.h"
@@ -62,12 +62,18 @@ static void *work(void *arg)
     return NULL;
 }
 
+static unsigned resources(void)
+{
+    unsigned count = PEER_RESOURCES_PER_CPU * bench_usable_cpus();
+    return count > PEER_RESOURCES ? count : PEER_RESOURCES;
+}
+
 /* A peer whose threads all spin while one of them is preempted in the wrong place: with more of them than CPUs that may last
  * for minutes. */
 static bool is_left_out(const struct peer *peer, unsigned threads)
 {
 #ifdef BENCH_CK
-    return peer == &peer_ck_ring && threads > (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
+    return peer == &peer_ck_ring && threads > bench_usable_cpus();
 #else
     (void)peer, (void)threads;
     return false;
@@ -81,7 +87,7 @@ static double time_peer(const struct peer *peer, unsigned threads, bool pinned, 
     pthread_barrier_t barrier;
     const char *why = "";
     int64_t begin = INT64_MAX, end = 0;
-    if (!peer->open(PEER_RESOURCES, threads, &why)) {
+    if (!peer->open(resources(), threads, &why)) {
         fprintf(stderr, "bench: without %s: %s\n", peer->name, why);
         return -1;
     }
@@ -101,47 +107,63 @@ static double time_peer(const struct peer *peer, unsigned threads, bool pinned, 
     uint64_t touched = peer->close();
     BENCH_REQUIRE(touched == done, "%s: %llu pairs run, %llu counted", peer->name, (unsigned long long)done,
                   (unsigned long long)touched);
-    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-    unsigned busy = threads < (unsigned)cpus ? threads : (unsigned)cpus;
+    unsigned busy = threads < bench_usable_cpus() ? threads : bench_usable_cpus();
     return (double)(end - begin) * busy / (double)(pairs / threads * threads);
+}
+
+/* Medians of the rounds; those of the ratios are of each round's own. */
+struct figures {
+    double ns[MAX_ROUNDS], to_first[MAX_ROUNDS], to_ours[MAX_ROUNDS];
+};
+
+static void print_row(const struct peer *peer, struct figures *figures, unsigned rounds)
+{
+    double median = bench_median(figures->ns, rounds), first = bench_median(figures->to_first, rounds),
+           ours = bench_median(figures->to_ours, rounds);
+    if (median < 0)
+        printf("  %-26s %10s\n", peer->name, "-");
+    else
+        printf("  %-24s %c %10.2f %10.2f %10.2f %10.2f %10.2f\n", peer->name, peer->floor ? '*' : ' ', median,
+               figures->ns[0], figures->ns[rounds - 1], first, ours);
+}
+
+/* 0 where there is none: nobody was measured to compare with. */
+static double ratio(double ns, double to)
+{
+    return to > 0 ? ns / to : 0;
 }
 
 static void compare(unsigned threads, bool pinned, unsigned rounds, uint64_t pairs)
 {
-    static double ns[PEERS][MAX_ROUNDS], ratio[PEERS][MAX_ROUNDS], ours[PEERS][MAX_ROUNDS];
+    static struct figures figures[PEERS];
     unsigned corepool = 0;
     while (peers[corepool] != &peer_corepool_rseq)
         corepool++;
     for (unsigned round = 0; round < rounds; round++) {
         for (unsigned p = 0; p < PEERS; p++)
-            ns[p][round] = is_left_out(peers[p], threads) ? -1 : time_peer(peers[p], threads, pinned, pairs);
+            figures[p].ns[round] = is_left_out(peers[p], threads) ? -1 : time_peer(peers[p], threads, pinned, pairs);
         for (unsigned p = 0; p < PEERS; p++) {
-            ratio[p][round] = ns[p][round] / ns[0][round];
-            ours[p][round] = ns[p][round] / ns[corepool][round];
+            figures[p].to_first[round] = ratio(figures[p].ns[round], figures[0].ns[round]);
+            figures[p].to_ours[round] = ratio(figures[p].ns[round], figures[corepool].ns[round]);
         }
     }
     printf("\n%u %s thread%s, %u rounds of %llu pairs\n", threads, pinned ? "pinned" : "free", threads > 1 ? "s" : "",
            rounds, (unsigned long long)pairs);
     printf("  %-26s %10s %10s %10s %10s %10s\n", "", "ns/pair", "least", "most", "to first", "to rseq");
-    for (unsigned p = 0; p < PEERS; p++) {
-        double median = bench_median(ns[p], rounds);
-        if (median < 0)
-            printf("  %-26s %10s\n", peers[p]->name, "-");
-        else
-            printf("  %-26s %10.2f %10.2f %10.2f %10.2f %10.2f\n", peers[p]->name, median, ns[p][0], ns[p][rounds - 1],
-                   bench_median(ratio[p], rounds), bench_median(ours[p], rounds));
-    }
+    for (unsigned p = 0; p < PEERS; p++)
+        print_row(peers[p], &figures[p], rounds);
     fflush(stdout);
 }
 
 int main(int argc, char **argv)
 {
-    unsigned rounds = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) : 11;
-    uint64_t pairs = argc > 2 ? strtoull(argv[2], NULL, 10) : 5000000;
-    BENCH_REQUIRE(rounds >= 1 && rounds <= MAX_ROUNDS && pairs >= 1000, "usage: pair [ROUNDS (1 to %d) [PAIRS (1000 or more)]]",
-                  MAX_ROUNDS);
+    static const char usage[] = "pair [ROUNDS (1 to 101) [PAIRS (1,000 to 10^10)]]";
+    unsigned rounds = (unsigned)bench_argument(argc, argv, 1, 11, 1, MAX_ROUNDS, usage);
+    uint64_t pairs = bench_argument(argc, argv, 2, 5000000, 1000, UINT64_C(10000000000), usage);
+    BENCH_REQUIRE(argc <= 3, "too many arguments; usage: %s", usage);
+    BENCH_REQUIRE(bench_usable_cpus() <= MAX_THREADS, "for at most %d CPUs", MAX_THREADS);
     compare(1, true, rounds, pairs);
-    compare((unsigned)sysconf(_SC_NPROCESSORS_ONLN), true, rounds, pairs);
+    compare(bench_usable_cpus(), true, rounds, pairs);
     compare(16, false, rounds, pairs);
     return 0;
 }

@@ -7,6 +7,7 @@
 
 static struct peer_resource *resources;
 static unsigned opened, all;
+static bool crowded; /* more threads than CPUs: one that is preempted with a worker may let others miss */
 static corepool_runtime_t *runtime;
 static corepool_pool_t pool;
 
@@ -20,12 +21,13 @@ static int init(corepool_worker_t *worker, void *pool_state, void **resource)
 
 static const corepool_class_t resource_class = {.name = "resource", .flags = COREPOOL_CLASS_MOVABLE, .init = init};
 
-static bool open_on(corepool_shelf_kind_t shelf, unsigned count, const char **why)
+static bool open_on(corepool_shelf_kind_t shelf, unsigned count, unsigned threads, const char **why)
 {
     corepool_runtime_options_t options = {.shelf = shelf};
     corepool_stats_t stats;
     opened = 0;
     all = count;
+    crowded = threads > bench_usable_cpus();
     resources = peer_allocate(count);
     BENCH_REQUIRE(resources, "no memory for %u resources", count);
     if (corepool_runtime_start(&options, &runtime) != COREPOOL_OK) {
@@ -43,8 +45,7 @@ static bool open_on(corepool_shelf_kind_t shelf, unsigned count, const char **wh
 
 static bool open_rseq(unsigned count, unsigned threads, const char **why)
 {
-    (void)threads;
-    return open_on(COREPOOL_SHELF_RSEQ, count, why);
+    return open_on(COREPOOL_SHELF_RSEQ, count, threads, why);
 }
 
 static bool open_inline(unsigned count, unsigned threads, const char **why)
@@ -55,8 +56,7 @@ static bool open_inline(unsigned count, unsigned threads, const char **why)
 
 static bool open_portable(unsigned count, unsigned threads, const char **why)
 {
-    (void)threads;
-    return open_on(COREPOOL_SHELF_PORTABLE, count, why);
+    return open_on(COREPOOL_SHELF_PORTABLE, count, threads, why);
 }
 
 static void run(uint64_t pairs)
@@ -84,6 +84,8 @@ static uint64_t close_peer(void)
     corepool_stats_t stats;
     BENCH_REQUIRE(corepool_pool_stats(pool, &stats) == COREPOOL_OK && stats.idle == all,
                   "corepool: not every resource came back");
+    BENCH_REQUIRE(crowded || stats.shelf_hits == stats.checkouts, "corepool: %llu shelf hits of %llu checkouts",
+                  (unsigned long long)stats.shelf_hits, (unsigned long long)stats.checkouts);
     BENCH_REQUIRE(corepool_runtime_audit(runtime) == COREPOOL_OK, "audit: %s", corepool_error_detail());
     BENCH_REQUIRE(corepool_runtime_stop(runtime, COREPOOL_INFINITE) == COREPOOL_OK, "stop: %s", corepool_error_detail());
     BENCH_REQUIRE(corepool_runtime_destroy(runtime) == COREPOOL_OK, "destroy: %s", corepool_error_detail());

@@ -6,8 +6,9 @@
 
 #include "command/peer.h"
 
-/* Of the pair benchmark. */
+/* Of the pair benchmark: as many as its threads, and on a large machine so many for each CPU, that nobody has to wait. */
 #define PEER_RESOURCES 16
+#define PEER_RESOURCES_PER_CPU 8
 
 extern const struct peer peer_mutex, peer_local, peer_corepool_rseq, peer_corepool_inline, peer_corepool_portable;
 #ifdef BENCH_DPDK

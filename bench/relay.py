@@ -7,6 +7,7 @@ the proxy's processes only, before and after each run. A run with an error or a 
 
 import os
 import re
+import shutil
 import signal
 import socket
 import statistics
@@ -73,6 +74,10 @@ def drive(port, pid, seconds, connections):
 
 
 def main():
+    if len(sys.argv) not in (2, 3, 4, 5) or not shutil.which(sys.argv[1]):
+        sys.exit(__doc__.splitlines()[0])
+    if missing := [tool for tool in ("nginx", "wrk") if not shutil.which(tool)]:
+        sys.exit(f"relay.py: not there: {', '.join(missing)}")
     relay_program = sys.argv[1]
     rounds, seconds, connections = (int(a) for a in (sys.argv[2:5] + ["25", "1", "64"][len(sys.argv) - 2:]))
     with tempfile.TemporaryDirectory() as folder:
@@ -83,8 +88,10 @@ def main():
         commands = [["nginx", "-p", folder, "-c", f"{folder}/origin.conf"],
                     ["nginx", "-p", folder, "-c", f"{folder}/proxy.conf"],
                     [relay_program, str(relay_port), "127.0.0.1", str(values["origin"])]]
-        running = [subprocess.Popen(c, stderr=subprocess.DEVNULL) for c in commands]
+        running = []
         try:
+            for command in commands:
+                running.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
             for port in (values["origin"], values["proxy"], relay_port):
                 wait_for(port)
             peers = {"nginx": (values["proxy"], running[1].pid), "relay": (relay_port, running[2].pid)}

@@ -2,7 +2,7 @@
  * how long are the waits?
  *
  * A hold is work on the CPU, so whatever a pool spends on handing over, switching threads or letting a CPU lie idle is
- * missing from the useful share: the CPU time within holds, of all CPU time there was. Every CPU has as many of the
+ * missing from the useful share: the CPU time within holds, of all CPU time there was. Every CPU has its share of the
  * threads as of the resources; pinned, threads stay there; free, the kernel moves them about. Next to corepool, without
  * and with barging: the least that is fair (a bare hand-off), and two that let who comes by go first. Every round runs each
  * of them once; shares are medians over the rounds, waits are those of all rounds together (to 3 %), without the first moments

@@ -13,16 +13,16 @@ import tempfile
 from pathlib import Path
 
 JARS = ["/usr/share/java/HikariCP.jar", "/usr/share/java/slf4j-api.jar", "/usr/share/java/slf4j-nop.jar"]
-HEADING = re.compile(r"^(\d+) (?:pinned|free) threads?")
-FIGURE = re.compile(r"^\s+(corepool, rseq shelf|corepool, rseq, inline|rte_mempool)\s+([\d.]+)")
+HEADING = re.compile(r"^((\d+) (?:pinned|free) threads?)")
+FIGURE = re.compile(r"^\s+(corepool, rseq shelf|corepool, rseq, inline|rte_mempool)[\s*]+([\d.]+)")
 
 
 def corepool(pair, pairs):
-    """threads → name → ns"""
+    """threads, in words and number → name → ns"""
     figures, threads = {}, None
     for line in subprocess.run([pair, "1", str(pairs)], check=True, capture_output=True, text=True).stdout.splitlines():
         if heading := HEADING.match(line):
-            threads = int(heading[1])
+            threads = (heading[1], int(heading[2]))
             figures[threads] = {}
         elif (figure := FIGURE.match(line)) and threads:
             figures[threads][figure[1]] = float(figure[2])
@@ -43,15 +43,15 @@ def main():
         subprocess.run(["javac", "-cp", path, "-d", classes, str(Path(__file__).parent / "Bag.java")], check=True)
         for _ in range(rounds):
             for threads, figures in corepool(sys.argv[1], pairs).items():
-                bag = subprocess.run(["java", "-cp", path, "Bag", str(threads), str(pairs)], check=True, capture_output=True,
+                bag = subprocess.run(["java", "-cp", path, "Bag", str(threads[1]), str(pairs)], check=True, capture_output=True,
                                      text=True).stdout
                 figures["ConcurrentBag"] = float(bag)
                 for name, ns in figures.items():
                     seen.setdefault((threads, name), []).append(ns)
                     ratios.setdefault((threads, name), []).append(ns / figures["ConcurrentBag"])
     print(f"{rounds} rounds of {pairs} pairs; ns per pair and CPU, and to ConcurrentBag's")
-    for threads, name in sorted(seen):
-        print(f"{threads:3} threads  {name:24} {statistics.median(seen[threads, name]):8.2f}"
+    for threads, name in seen:
+        print(f"{threads[0]:16} {name:24} {statistics.median(seen[threads, name]):8.2f}"
               f"  {statistics.median(ratios[threads, name]):6.2f}")
 
 
