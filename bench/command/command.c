@@ -60,13 +60,13 @@ static void add_peers(FILE *out, struct options *options, struct contender made[
     }
 }
 
-/* The ratio of each run to the first of its round, which is never a peer and so never missing; 0 where that had
- * no pair. */
-static void relate(const struct matrix *matrix, unsigned round)
+/* The ratio of each run to the first contender's under the same load and in the same round. That is never a peer and so never
+ * missing; 0 where it had no pair. */
+static void relate(const struct matrix *matrix, unsigned contenders, unsigned round)
 {
-    const struct cell *first = &matrix->cells[0];
     for (unsigned i = 0; i < matrix->count; i++) {
         struct cell *cell = &matrix->cells[i];
+        const struct cell *first = &matrix->cells[i - i % contenders];
         if (cell->done > round)
             cell->runs[round].ratio =
                 first->runs[round].per_s > 0 ? cell->runs[round].per_s / first->runs[round].per_s : 0;
@@ -92,12 +92,13 @@ static bool run_round(const struct options *options, struct matrix *matrix, unsi
     return true;
 }
 
+/* False: as run_round. */
 static bool run_rounds(const struct options *options, struct matrix *matrix)
 {
     bool on = true;
     for (unsigned round = 0; on && round < options->rounds; round++) {
         on = run_round(options, matrix, round);
-        relate(matrix, round);
+        relate(matrix, options->contender_count, round);
     }
     if (isatty(STDERR_FILENO))
         fputs("\033[2K\r", stderr);
@@ -118,11 +119,12 @@ int bench_command(int argc, char **argv)
     matrix_init(&matrix, &options);
     report_head(outputs.table, &options, &matrix);
     hold_calibrate();
-    if (!run_rounds(&options, &matrix))
+    bool whole = run_rounds(&options, &matrix);
+    if (!whole)
         fputs("ended early by a signal\n", outputs.table);
     report_table(outputs.table, &options, &matrix);
     if (outputs.json != NULL)
-        report_json(outputs.json, &options, &matrix);
+        report_json(outputs.json, &options, &matrix, whole);
     if (outputs.csv != NULL)
         report_csv(outputs.csv, &options, &matrix);
     close_output("json", outputs.json);

@@ -99,6 +99,7 @@ static json_t *describe_cell(const struct cell *cell)
     set_new(object, "contender", json_string(cell->contender->name));
     set_new(object, "peer", json_boolean(cell->contender->peer != NULL));
     set_new(object, "floor", json_boolean(cell->contender->peer != NULL && cell->contender->peer->floor));
+    set_new(object, "shelf", cell->shelf != NULL ? json_string(cell->shelf) : json_null());
     set_new(object, "threads", count(cell->threads));
     set_new(object, "size", count(cell->size));
     set_new(object, "hold", json_string(hold_text(hold, &cell->hold)));
@@ -116,9 +117,10 @@ static json_t *describe_cell(const struct cell *cell)
     return object;
 }
 
-void report_json(FILE *out, const struct options *options, const struct matrix *matrix)
+void report_json(FILE *out, const struct options *options, const struct matrix *matrix, bool whole)
 {
     json_t *object = json_object(), *cells = json_array();
+    set_new(object, "complete", json_boolean(whole));
     set_new(object, "cpus", count(options->cpu_count));
     set_new(object, "shelf", json_string(report_shelf(options)));
     set_new(object, "synthetic", options->synthetic != NULL ? json_string(options->synthetic) : json_null());

@@ -64,7 +64,7 @@ struct run {
     double seconds;
     uint64_t pairs; /* ended in the time that counts */
     double per_s;
-    double ratio;   /* to the first cell in the same round */
+    double ratio;   /* to the first contender under the same load in the same round */
     double useful;  /* CPU time in holds / CPU time that the callers could use; negative: no work on the CPU */
     double cpu_us;  /* of the process, per pair */
     double balance; /* checkouts of the most to the least loaded shard; negative: not more than one slice;
@@ -86,6 +86,7 @@ struct cell {
     char title[160];
     struct run *runs;       /* of each round */
     unsigned done;          /* rounds measured */
+    const char *shelf;      /* of its pool: "rseq", "portable" or "none"; NULL: a peer, or not run yet */
     char missing[160];      /* not empty: the peer cannot be had, and why */
     struct histogram waits; /* of all rounds */
 };

@@ -164,6 +164,13 @@ static void discard(struct run *run)
     free(run->has_slice);
 }
 
+static const char *shelf_of(const struct contender *contender, const corepool_stats_t *stats)
+{
+    if (contender->pool_flags & COREPOOL_POOL_MANAGED)
+        return "none";
+    return stats->portable > 0 ? "portable" : "rseq";
+}
+
 bool measure_cell(const struct options *options, struct cell *cell)
 {
     static struct tally sum;
@@ -178,7 +185,10 @@ bool measure_cell(const struct options *options, struct cell *cell)
     prepare(run, &subject);
     bool on = run_open(options, cell, &subject, run, &sum);
     run->checkouts = sum.all;
-    run->stolen = subject_close(&subject, sum.all).stolen;
+    const corepool_stats_t stats = subject_close(&subject, sum.all);
+    run->stolen = stats.stolen;
+    if (subject.peer == NULL)
+        cell->shelf = shelf_of(cell->contender, &stats);
     if (on) {
         histogram_merge(&cell->waits, &sum.waits);
         cell->done++;

@@ -284,6 +284,8 @@ static void check_all(struct parsing *parsing, struct argp_state *state)
     check_loops(parsing, state);
     if (is_dash(options->json) && is_dash(options->csv))
         argp_error(state, "--csv: standard output is --json's already");
+    if (options->json != NULL && options->csv != NULL && strcmp(options->json, options->csv) == 0)
+        argp_error(state, "--csv: %s is --json's already", options->csv);
     if (cells > CELLS_MAX)
         argp_error(state, "%.0f configurations: more than %d", cells, CELLS_MAX);
     if (options->rate * options->seconds > RATE_MAX)
@@ -383,9 +385,10 @@ void options_parse(struct options *options, int argc, char **argv)
         .doc = "Compares policies of dispatch, and other pools, under the same load.\v"
                "Columns: pairs (checkout, touch, hold, checkin) per second, the median of the rounds with the "
                "lowest and the "
-               "highest; the ratio to the first configuration, the median of each round's; the wait for a "
+               "highest; the ratio to the first contender with the same callers, size, hold and skew, the median of each "
+               "round's; the wait for a "
                "worker in us, of all "
-               "rounds together (where nothing is held and nobody arrives one checkout in 17 is timed); the "
+               "rounds together, where there are enough to tell (where nothing is held and nobody arrives one checkout in 17 is timed); the "
                "useful share: CPU "
                "time in holds / CPU time that the callers could use; stolen: workers, and places without one, "
                "that "

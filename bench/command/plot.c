@@ -72,8 +72,8 @@ static void begin_plot(FILE *script, const char *name, unsigned lines)
     unsigned height = PLOT_HEIGHT + lines * KEY_HEIGHT;
     fprintf(script,
             "\ndo for [kind in \"svg png\"] {\n"
-            "  if (kind eq \"svg\") { set terminal svg size 1000,%u background \"white\" }"
-            " else { set terminal pngcairo size 1000,%u }\n"
+            "  if (kind eq \"svg\") { set terminal svg noenhanced size 1000,%u background \"white\" }"
+            " else { set terminal pngcairo noenhanced size 1000,%u }\n"
             "  set output \"%s.\".kind\n",
             height, height, name);
 }

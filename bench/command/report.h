@@ -11,7 +11,8 @@
 void report_head(FILE *out, const struct options *options, const struct matrix *matrix);
 
 void report_table(FILE *out, const struct options *options, const struct matrix *matrix);
-void report_json(FILE *out, const struct options *options, const struct matrix *matrix);
+/* whole: every run was made. */
+void report_json(FILE *out, const struct options *options, const struct matrix *matrix, bool whole);
 void report_csv(FILE *out, const struct options *options, const struct matrix *matrix);
 
 /* Makes the directory, and sees that gnuplot is there: ends the program when it is not. */

@@ -1,5 +1,6 @@
 /* bench/command/table.c: for people. */
 #include <math.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "report.h"
@@ -56,10 +57,19 @@ static void print_optional(FILE *out, int width, int decimals, double value)
         fprintf(out, " %*.*f", width, decimals, value);
 }
 
+/* Of fewer waits the last is no percentile but the one that it happens to be. */
+static bool can_tell(const struct histogram *waits, double part)
+{
+    return (double)waits->total * (1 - part) >= 1 - 1e-9;
+}
+
 static void print_waits(FILE *out, const struct histogram *waits)
 {
     for (unsigned i = 0; i < REPORT_PARTS; i++)
-        print_us(out, (double)histogram_quantile(waits, report_parts[i].part));
+        if (can_tell(waits, report_parts[i].part))
+            print_us(out, (double)histogram_quantile(waits, report_parts[i].part));
+        else
+            fprintf(out, " %9s", "-");
     print_us(out, (double)waits->most_ns);
 }
 
@@ -67,8 +77,8 @@ static void print_names(FILE *out, const struct cell *cell)
 {
     char hold[HOLD_TEXT];
     const struct peer *peer = cell->contender->peer;
-    fprintf(out, "%-15s%c %5u %7u %9s %-8s", cell->contender->name, peer != NULL && peer->floor ? '*' : ' ',
-            cell->threads, cell->size, hold_text(hold, &cell->hold), skew_name(cell->skew));
+    fprintf(out, "%-15s%c %-8s %5u %7u %9s %-8s", cell->contender->name, peer != NULL && peer->floor ? '*' : ' ',
+            cell->shelf != NULL ? cell->shelf : "-", cell->threads, cell->size, hold_text(hold, &cell->hold), skew_name(cell->skew));
 }
 
 static void print_cell(FILE *out, const struct cell *cell)
@@ -116,7 +126,7 @@ static bool has_floor(const struct matrix *matrix)
 void report_table(FILE *out, const struct options *options, const struct matrix *matrix)
 {
     (void)options;
-    fprintf(out, "\n%-16s %5s %7s %9s %-8s %12s %12s %12s %7s %9s %9s %9s %9s %9s %8s %8s %8s\n", "", "thr",
+    fprintf(out, "\n%-16s %-8s %5s %7s %9s %-8s %12s %12s %12s %7s %9s %9s %9s %9s %9s %8s %8s %8s\n", "", "shelf", "thr",
             "size", "hold us", "skew", "pairs/s", "least", "most", "ratio", "p50 us", "p99", "p99.9", "p99.99",
             "max", "useful%", "stolen", "balance");
     for (unsigned i = 0; i < matrix->count; i++)

@@ -78,6 +78,7 @@ def check_contradictions():
     refused(["--callers", "loop", "--peers"], "--peers")
     refused(["--callers", "loop", "--hold", "500sleep"], "--hold")
     refused(["--json", "-", "--csv", "-"], "--csv")
+    refused(["--json", "a", "--csv", "a"], "--csv")
     many = ",".join(["1"] * 64)
     refused(["--threads", many, "--size", many, "--hold", many], "configurations")
 
@@ -133,6 +134,19 @@ def check_arrivals(label, result, cell, run):
     check(0 <= missing <= callers, f"{label}: {arrivals} arrivals, {run['pairs']} pairs, {run['behind']} behind")
 
 
+OWN_SHELF = ["local", "local-only"]  # each takes on its own CPU only
+
+
+def shelf_of(result, cell):
+    """Of pools with a slice for each CPU; what takes on other CPUs has the portable one."""
+    if cell["peer"]:
+        return None
+    if cell["contender"] == "managed":
+        return "none"
+    own = cell["contender"] in OWN_SHELF and cell["size"] >= result["cpus"]
+    return result["shelf"] if own else "portable"
+
+
 def measure(*arguments, rounds=1, expect=None, seconds="0.05"):
     """Runs it; returns its JSON."""
     label = " ".join(arguments)
@@ -145,10 +159,13 @@ def measure(*arguments, rounds=1, expect=None, seconds="0.05"):
     cells = result["configurations"]
     if expect is not None:
         check(len(cells) == expect, f"{label}: {len(cells)} configurations, not {expect}")
-    for cell in cells:
+    check(result["complete"], f"{label}: not complete")
+    contenders = len({cell["contender"] for cell in cells})
+    for number, cell in enumerate(cells):
         name = f"{label}: {cell['contender']}"
         check(len(cell["runs"]) == rounds, f"{name}: {len(cell['runs'])} runs")
-        for run, first in zip(cell["runs"], cells[0]["runs"]):
+        check(cell["shelf"] == shelf_of(result, cell), f"{name}: {cell['shelf']} shelf")
+        for run, first in zip(cell["runs"], cells[number - number % contenders]["runs"]):
             check_run(name, run, first)
             if result["rate"] is not None:
                 check_arrivals(name, result, cell, run)
@@ -282,6 +299,7 @@ def check_interrupt():
         out, words = child.communicate(timeout=60)
     check(child.returncode == 0 and "ended early" in words, f"SIGINT: exit code {child.returncode}: {words}")
     runs = json.loads(out)["configurations"][0]["runs"] if out else []
+    check(not json.loads(out)["complete"] if out else False, "SIGINT: called complete")
     check(0 < len(runs) < 1000 and all(run["ratio"] == 1 for run in runs), f"SIGINT: {len(runs)} runs")
 
 
