@@ -10,10 +10,10 @@
 extern "C" {
 #endif
 
-/* A worker in the caller's hands. Ended once: by checkin, remove or fail, or by the end of its holder (reason DOWN),
- * the thread that took it. A second ending, also through a copy, is COREPOOL_ESTALE and harms nothing. May be handed to
- * another thread together with whatever orders the two threads; the thread that took it must then outlive the lease, or
- * the other one adopts it. */
+/* A worker in the caller's hands. Ended once: by a checkin of whatever kind, by detach, or by the end of its holder (reason
+ * DOWN), the thread that took it. `worker` and `generation` are not to be changed. A second ending, also through a copy, is
+ * COREPOOL_ESTALE and harms nothing. May be handed to another thread together with whatever orders the two threads; the
+ * thread that took it must then outlive the lease, or the other one adopts it. */
 typedef struct corepool_lease {
     void *resource; /* the worker, or what its class's checkout callback made of it */
     corepool_worker_t *worker;
@@ -32,19 +32,19 @@ typedef struct corepool_checkout_options {
 } corepool_checkout_options_t;
 
 /* Takes a worker: at once when one is idle on the caller's CPU, or where the policy says; else waits its turn. Blocks up to
- * options->timeout_ms. Returns COREPOOL_OK with *lease filled; else *lease is zeroed: COREPOOL_ETIMEDOUT (the
- * detail says how many were waiting, how many opening and leased, and the last open error), COREPOOL_ESKIPPED,
- * COREPOOL_ECLOSED (also while the pool is drained, see corepool/operate.h), COREPOOL_EOVERLOAD (more than max_waiting would
- * wait; the detail says how many do), COREPOOL_ESHED, COREPOOL_EINVAL, COREPOOL_ENOMEM, COREPOOL_EFORKED; COREPOOL_EDEADLK on a shard's thread,
+ * options->timeout_ms. Returns COREPOOL_OK with *lease filled; else *lease is zeroed: COREPOOL_ETIMEDOUT (the detail says
+ * how many were waiting, how many opening and leased, and the last open error), COREPOOL_ESKIPPED, COREPOOL_ECLOSED (also
+ * while the pool is drained, see corepool/operate.h), COREPOOL_EOVERLOAD (more than max_waiting would wait; the detail says
+ * how many do), COREPOOL_ESHED, COREPOOL_EINVAL, COREPOOL_ENOMEM, COREPOOL_EFORKED; COREPOOL_EDEADLK on a shard's thread,
  * which would wait for itself: use corepool_checkout_async there. */
 COREPOOL_PUBLIC COREPOOL_CALLED_OFTEN int corepool_checkout(corepool_pool_t pool,
                                                             const corepool_checkout_options_t *options,
                                                             corepool_lease_t *lease);
 
 /* The same without waiting: COREPOOL_EEMPTY when none is idle on the caller's shard, or on the one that the policy chose
- * (nothing is opened for it), or when that shelf is out of the caller's reach: on a CPU that no shard stands for, or with a handle for
- * another shard. COREPOOL_ENOTSUP for a pool with COREPOOL_POOL_MANAGED, which has no shelf. Never blocks; allowed on a
- * shard's thread. */
+ * (nothing is opened for it), or when that shelf is out of the caller's reach: on a CPU that no shard stands for, or with a
+ * handle for another shard. COREPOOL_ENOTSUP for a pool with COREPOOL_POOL_MANAGED, which has no shelf. Never blocks;
+ * allowed on a shard's thread. */
 COREPOOL_PUBLIC int corepool_checkout_try(corepool_pool_t pool, const corepool_checkout_options_t *options,
                                           corepool_lease_t *lease);
 
@@ -70,8 +70,8 @@ COREPOOL_PUBLIC int corepool_checkout_async(corepool_pool_t pool, const corepool
                                             corepool_checkout_cb cb, void *arg, corepool_request_t *request);
 
 /* Cancels a waiting request; its callback runs before this returns, with COREPOOL_ECANCELED. Thread: the one
- * that asked. COREPOOL_OK; COREPOOL_ESTALE: it has completed, or its grant is already on its way and the
- * callback will bring it. */
+ * that asked, else COREPOOL_ETHREAD. COREPOOL_OK; COREPOOL_ESTALE: it has completed, or its grant is already on its way and
+ * the callback will bring it. */
 COREPOOL_PUBLIC int corepool_request_cancel(corepool_request_t request);
 
 /* The calling thread becomes the lease's holder: from here on the lease is reclaimed at this thread's end, and no longer at

@@ -1,7 +1,8 @@
 /* corepool/error.h: outcome codes and the detail text of the last failure.
  *
  * Every call that can fail returns an int: COREPOOL_OK, a positive outcome that its documentation names, or
- * a negative code from the table below. Nothing in the library prints or aborts. Thread: any. Never blocks. */
+ * a negative code from the table below. In a child that fork has made every call about its parent's runtime, pools, leases and
+ * loops is COREPOOL_EFORKED, and does nothing. Nothing in the library prints or aborts. Thread: any. Never blocks. */
 #ifndef COREPOOL_ERROR_H
 #define COREPOOL_ERROR_H
 

@@ -21,7 +21,7 @@ typedef struct corepool_http_options {
     const char *host_header;          /* default: stream.host, with the port unless it is 80; "localhost" for a path */
     size_t max_head;                  /* bytes of status line and headers, with 1xx heads and trailers; default
                                        * 65,536, at most COREPOOL_HTTP_HEAD_MAX */
-    size_t max_body;                  /* bytes of body after decoding; default 16 MiB */
+    size_t max_body;                  /* bytes of body, its framing taken off; default 16 MiB */
 } corepool_http_options_t;
 
 COREPOOL_PUBLIC extern const corepool_class_t corepool_http_class;
@@ -43,7 +43,8 @@ typedef struct corepool_http_request {
     const void *body;
     size_t body_length;
     int64_t pool_timeout_ms;    /* for a connection; default 5000; COREPOOL_INFINITE allowed */
-    int64_t receive_timeout_ms; /* from sending to the reply's last byte, not renewed by bytes; default 15000 */
+    int64_t receive_timeout_ms; /* from sending to the reply's last byte, not renewed by bytes; default 15000;
+                                 * COREPOOL_INFINITE allowed */
 } corepool_http_request_t;
 
 typedef struct corepool_http_response {
@@ -76,10 +77,10 @@ COREPOOL_PUBLIC const char *corepool_http_response_header(const corepool_http_re
  * the pool (or closed) when it runs, so that a request made from here may have it. */
 typedef void (*corepool_http_cb)(int status, const corepool_http_response_t *response, void *arg);
 
-/* The asynchronous form: same outcomes, same single repetition. Thread: a shard; the callback runs there, possibly
- * before this returns. COREPOOL_OK: the callback ran or will run; COREPOOL_ETHREAD, COREPOOL_EINVAL, COREPOOL_ENOMEM,
- * COREPOOL_ECLOSED: it will not. In steady state it allocates nothing, and on a pool with COREPOOL_STREAM_ON_SHARD
- * it costs one send(2) and one recv(2). */
+/* The asynchronous form: same outcomes, same single repetition. Thread: a shard; the callback runs there, possibly before
+ * this returns. COREPOOL_OK: the callback ran or will run; COREPOOL_ETHREAD, COREPOOL_EINVAL, COREPOOL_ENOMEM,
+ * COREPOOL_ECLOSED, COREPOOL_EOVERLOAD: it will not. In steady state it allocates nothing, and on a pool with
+ * COREPOOL_STREAM_ON_SHARD it costs one send(2) and one recv(2). */
 COREPOOL_PUBLIC int corepool_http_perform_async(corepool_pool_t pool, const corepool_http_request_t *request,
                                                 corepool_http_cb cb, void *arg);
 

@@ -36,8 +36,10 @@ typedef struct corepool_keyed_options {
      * must not block. */
     void (*free_arg)(void *arg, void *context);
     void *context;                       /* for both; default NULL */
-    unsigned size;                       /* of every pool; default COREPOOL_SIZE_DEFAULT */
-    const corepool_pool_options_t *pool; /* of every pool, but its name; copied; default: COREPOOL_POOL_LAZY */
+    unsigned size;                       /* of every pool (for each shard, with COREPOOL_POOL_PER_SHARD); default
+                                          * COREPOOL_SIZE_DEFAULT */
+    const corepool_pool_options_t *pool; /* of every pool, but its name; copied; default: COREPOOL_POOL_LAZY. Options that
+                                          * are given are taken as they are: without that flag pools are eager */
     unsigned max_pools;                  /* so many may be open at once; default COREPOOL_KEYED_POOLS_DEFAULT */
     int64_t reap_after_ms; /* a pool is closed when nobody has got it for that long and none of its workers is
                             * leased and no request waits; up to COREPOOL_KEYED_REAP_MAX_MS; default: never, and

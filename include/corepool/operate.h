@@ -17,11 +17,12 @@ extern "C" {
 #endif
 
 /* Sets the pool's size, as at open: for the whole pool, or per shard with COREPOOL_POOL_PER_SHARD. The pool keeps the slices
- * that it was opened with, on the same shards. Where workers have gone from one to another (COREPOOL_POLICY_LOCAL) the smallest
- * shares grow, or the largest shrink, until they are even; else all are. Larger takes effect before the call returns (workers then open as ever). Smaller: each slice's quota falls as its slots become
- * vacant, idle workers are terminated at once (reason RESIZED), leased ones as they come back, before any
- * request gets them; until then the quotas sum to more than the size. Blocks until every slice knows. Also COREPOOL_EINVAL for
- * a size below the number of slices, and COREPOOL_ENOMEM: nothing has changed. */
+ * that it was opened with, on the same shards. Where workers have gone from one to another (COREPOOL_POLICY_LOCAL) the
+ * smallest shares grow, or the largest shrink, until they are even; else all are. Larger takes effect before the call
+ * returns (workers then open as ever). Smaller: each slice's quota falls as its slots become vacant, idle workers are
+ * terminated at once (reason RESIZED), leased ones as they come back, before any request gets them; until then the quotas
+ * sum to more than the size. Blocks until every slice knows. Also COREPOOL_EINVAL for a size below the number of slices, and
+ * COREPOOL_ENOMEM: nothing has changed. */
 COREPOOL_PUBLIC int corepool_pool_resize(corepool_pool_t pool, unsigned size);
 
 typedef enum corepool_flush {
@@ -52,12 +53,12 @@ COREPOOL_PUBLIC int corepool_pool_drain(corepool_pool_t pool, int64_t timeout_ms
  * COREPOOL_ETIMEDOUT: not yet, the detail has the last open error; opening goes on. */
 COREPOOL_PUBLIC int corepool_pool_warm(corepool_pool_t pool, unsigned n, int64_t timeout_ms);
 
-/* Ends the lease and takes its worker out of the pool: *resource, what its init made, is the caller's; its terminate does not
- * run. The slot gets a new worker. If the class has a detach callback that runs first, on the worker's shard. Thread: any
- * but a shard that is not the worker's own. Blocks until that shard has run it; on that shard never. Returns
- * COREPOOL_OK with *lease zeroed; else the lease is as it was and *resource is NULL: COREPOOL_ENOTSUP (the class
- * has a terminate but no detach), COREPOOL_EDEADLK (another shard's thread), COREPOOL_ESTALE (it was not held),
- * COREPOOL_EINVAL, COREPOOL_ENOMEM, COREPOOL_EFORKED. For corepool_stream_class it is corepool_stream_detach that is of use. */
+/* Ends the lease and takes its worker out of the pool: *resource, what its init made, is the caller's; its terminate does
+ * not run. The slot gets a new worker. If the class has a detach callback that runs first, on the worker's shard. Thread:
+ * any but a shard that is not the worker's own. Blocks until that shard has run it; on that shard never. Returns COREPOOL_OK
+ * with *lease zeroed; else the lease is as it was and *resource is NULL: COREPOOL_ENOTSUP (the class has a terminate but no
+ * detach), COREPOOL_EDEADLK (another shard's thread), COREPOOL_ESTALE (it was not held), COREPOOL_EINVAL, COREPOOL_ENOMEM,
+ * COREPOOL_EFORKED. For corepool_stream_class it is corepool_stream_detach that is of use. */
 COREPOOL_PUBLIC int corepool_detach(corepool_lease_t *lease, void **resource);
 
 /* The same for a worker of corepool_stream_class that no corepool_stream_watch of the caller's is on: *fd, non-blocking, is

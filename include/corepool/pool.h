@@ -82,9 +82,9 @@ COREPOOL_PUBLIC int64_t corepool_choice_load(const corepool_choice_t *choice, un
 #define COREPOOL_NONE (~0u)
 
 /* Zero means the default in every field. Times of idle workers are measured by the slice's manager when it looks at them,
- * eight times in the shortest of those that are set (validate_after_ms is, for a class with validate), but not more often
- * than each millisecond: what is to happen after such a time happens then or up to one look later. Without such times,
- * and while it has no workers, a pool is not looked at. Times are at most ten years. */
+ * eight times in the shortest of those that are set (validate_after_ms counts only if the class has validate), but not more
+ * often than each millisecond: what is to happen after such a time happens then or up to one look later. Without such times,
+ * and while it has no workers, a pool is not looked at. Times are at most ten years, where a field does not say less. */
 typedef struct corepool_pool_options {
     const char *name;        /* for messages; default: the class's name; copied, cut at 31 bytes */
     unsigned flags;          /* COREPOOL_POOL_…; default 0 */
@@ -94,10 +94,11 @@ typedef struct corepool_pool_options {
     void *choose_arg;          /* default NULL */
     /* Opening. */
     unsigned max_opening;    /* workers of one slice that may be opening at once; default 8 */
-    int64_t backoff_min_ms;  /* wait after a first failed init; default 20 */
-    int64_t backoff_max_ms;  /* the wait doubles up to this; default 2000; jitter takes off up to half */
+    int64_t backoff_min_ms;  /* wait after a first failed init; at most a day; default 20 */
+    int64_t backoff_max_ms;  /* the wait doubles up to this; at most a day; default 2000; jitter takes off up to half */
     unsigned warm;           /* workers to keep open though the pool is lazy, or idle_close_ms would end them; shared out
-                              * like the size, which it must not exceed; default 0 */
+                              * like the size (so many for each shard with COREPOOL_POOL_PER_SHARD), and at most `size`;
+                              * default 0 */
     /* Idle workers. */
     int64_t idle_timeout_ms; /* NimblePool's worker_idle_timeout: every so often, workers idle for that long are pinged, from
                               * the oldest, up to the first that is not; they keep their order and their age; default:
@@ -119,7 +120,7 @@ typedef struct corepool_pool_options {
                               * to who waits after this time, or a millisecond if that is longer. At most 1,000,000; not with
                               * COREPOOL_POOL_MANAGED; default: none, first come, first served */
     int64_t shed_target_ms;  /* requests are shed (COREPOOL_ESHED) by CoDel's rule once all have waited longer than this */
-    int64_t shed_interval_ms; /* … for this long, while more than one waits; default: never, and 100 */
+    int64_t shed_interval_ms; /* … for this long, while more than one waits; default: never, and 100; both at most a day */
     /* Leases. */
     int64_t lease_report_ms; /* a lease held for that long is a COREPOOL_EVENT_OVERDUE, and again each time that its
                               * age has doubled; default: never */
@@ -132,11 +133,12 @@ typedef struct corepool_pool_options {
 } corepool_pool_options_t;
 
 /* Opens a pool of `size` workers (1 … COREPOOL_SIZE_MAX) of class `cls`, whose callbacks get `arg`; both
- * must outlive the pool. The quotas of its slices always sum to `size` (times the shards with
- * COREPOOL_POOL_PER_SHARD). A pool with fewer workers than shards has slices on some of them, each serving the CPUs that are
- * together under a core, cache, NUMA node or package: see corepool_topology_slices. Slices have even shares, the first ones
- * take what is left over. Blocks until every slice's pool_init has returned; workers open in the background. All or nothing. Returns COREPOOL_OK with *pool set; COREPOOL_EINVAL (the detail names
- * the argument), COREPOOL_ENOMEM, pool_init's code, COREPOOL_ECLOSED (runtime stopping), COREPOOL_EDEADLK; COREPOOL_IGNORE
+ * must outlive the pool. The quotas of its slices, with those that are on their way from one to another, sum to `size` (times
+ * the shards with COREPOOL_POOL_PER_SHARD). A pool with fewer workers than shards has slices on some of them, each serving the
+ * CPUs that are together under a core, cache, NUMA node or package, from the portable shelf: see corepool_topology_slices.
+ * Slices have even shares, the first ones take what is left over. Blocks until every slice's pool_init has returned; workers
+ * open in the background. All or nothing. Returns COREPOOL_OK with *pool set; COREPOOL_EINVAL (the detail names the
+ * argument), COREPOOL_ENOMEM, pool_init's code, COREPOOL_ECLOSED (runtime stopping), COREPOOL_EDEADLK; COREPOOL_IGNORE
  * (pool_init's): *pool is zero, and nothing failed. */
 COREPOOL_PUBLIC int corepool_pool_open(corepool_runtime_t *runtime, const corepool_class_t *cls, void *arg,
                                        unsigned size, const corepool_pool_options_t *options, corepool_pool_t *pool);
@@ -157,8 +159,9 @@ COREPOOL_PUBLIC int corepool_pool_info(corepool_pool_t pool, void *message);
  * shard the result is the zero value. Thread: any. */
 COREPOOL_PUBLIC corepool_pool_t corepool_pool_at(corepool_pool_t pool, unsigned shard);
 
-/* Calls fn for every lease that is out at this moment; fn must not call back into the library. Thread: any.
- * Returns the number of leases, or a negative code. */
+/* Calls fn for every lease that is out at this moment, under a lock that opens, closes and other looks at the runtime's pools
+ * wait for: fn must neither block nor call back into the library. Thread: any; blocks while another has that lock, for
+ * moments. Returns the number of leases; COREPOOL_EINVAL (no fn, or the handle is none), COREPOOL_ECLOSED. */
 COREPOOL_PUBLIC int corepool_pool_leases(corepool_pool_t pool, void (*fn)(const corepool_lease_info_t *, void *),
                                          void *arg);
 
@@ -188,8 +191,8 @@ typedef struct corepool_stats {
     uint64_t asks;       /* requests for them that were sent to other shards */
     uint64_t moving;     /* of the whole pool: on their way, so that quota + moving is its size; 0 for one shard */
     uint64_t overdue;    /* leases reported as such, see lease_report_ms */
-    uint64_t slices;     /* there are at this moment; and those of them on the portable shelf: always, or because their shard is */
-    uint64_t portable;   /* away from its CPU */
+    uint64_t slices;     /* that there are at this moment */
+    uint64_t portable;   /* of them, on the portable shelf: always, or because their shard is away from its CPU */
     corepool_times_t wait; /* of all checkouts; a shelf hit waits 0 */
     corepool_times_t open; /* of each worker's init until it was ready */
     corepool_times_t hold; /* of all leases that have ended; with COREPOOL_POOL_TIME_LEASES only */
@@ -197,7 +200,8 @@ typedef struct corepool_stats {
 
 /* Fills *stats for the handle's shard, or summed over the pool for COREPOOL_SHARD_LOCAL (the times are then those of all
  * slices together). Thread: any; does not wait for shards and stops nobody: each slice's quota, its parts and its opens are
- * of one moment (of leased and idle only the sum, while callers take and give), the rest is of nearly the same.
+ * of one moment (of leased and idle only the sum, while callers take and give), the rest is of nearly the same. Blocks while
+ * another looks at the runtime's pools, for moments.
  * COREPOOL_OK, COREPOOL_EINVAL, COREPOOL_ECLOSED. */
 COREPOOL_PUBLIC int corepool_pool_stats(corepool_pool_t pool, corepool_stats_t *stats);
 

@@ -18,11 +18,13 @@ extern "C" {
 typedef struct corepool_runtime corepool_runtime_t;
 typedef struct corepool_shard corepool_shard_t;
 
-/* "Wait as long as it takes", for every timeout of the library. */
+/* "Wait as long as it takes", for every timeout of the library. Less than that is COREPOOL_EINVAL everywhere. 0: in options,
+ * where zero means the default, the default; as an argument of a call that closes, stops, drains or warms, no wait; of one
+ * that sends, receives or asks a child, COREPOOL_EINVAL. */
 #define COREPOOL_INFINITE ((int64_t)-1)
 
 /* How idle workers are kept for callers. The environment variable COREPOOL_SHELF ("rseq", "portable")
- * overrides COREPOOL_SHELF_AUTO. */
+ * overrides COREPOOL_SHELF_AUTO; set to anything else it fails the start (COREPOOL_EINVAL). */
 typedef enum corepool_shelf_kind {
     COREPOOL_SHELF_AUTO = 0, /* rseq where this machine and process have it, else portable (default) */
     COREPOOL_SHELF_RSEQ,     /* restartable sequences, or COREPOOL_ENOTSUP at start */
@@ -42,9 +44,8 @@ typedef void (*corepool_shard_cb)(corepool_shard_t *shard, void *arg);
 
 /* A callback keeps `shard` from its loop and has run for duration_ms by now (by up to an eighth of stall_ms longer).
  * callback: "init", "on_start", "a posted function"…; pool: its pool's name, or NULL. Once for each such callback, and again
- * each time that this has doubled; its pool's COREPOOL_EVENT_STALL comes just before. Callbacks of the program's own libuv handles are
- * not seen. Thread: the watchdog's. Must not block; calls that may wait for a shard are
- * COREPOOL_EDEADLK. */
+ * each time that this has doubled; its pool's COREPOOL_EVENT_STALL comes just before. Callbacks of the program's own libuv
+ * handles are not seen. Thread: the watchdog's. Must not block; calls that may wait for a shard are COREPOOL_EDEADLK. */
 typedef void (*corepool_stall_cb)(unsigned shard, const char *pool, const char *callback, int64_t duration_ms, void *arg);
 
 /* Zero means the default in every field. */
@@ -61,8 +62,8 @@ typedef struct corepool_runtime_options {
     corepool_shard_cb on_stop;   /* default none */
     void *arg;                   /* for these callbacks */
     int64_t stall_ms;            /* report callbacks that run on a shard for longer than this, by a watchdog thread that looks
-                                  * eight times in it; default: none, and no such thread */
-    corepool_stall_cb on_stall;  /* default none */
+                                  * eight times in it; at most a day; default: none, and no such thread */
+    corepool_stall_cb on_stall;  /* default none; COREPOOL_EINVAL without stall_ms */
 } corepool_runtime_options_t;
 
 /* Starts one pinned thread with its libuv loop, of four descriptors, per shard; all or nothing. options: NULL for the
@@ -82,8 +83,8 @@ COREPOOL_PUBLIC int corepool_runtime_start(const corepool_runtime_options_t *opt
 COREPOOL_PUBLIC int corepool_runtime_stop(corepool_runtime_t *runtime, int64_t timeout_ms);
 
 /* Frees a stopped runtime; pool handles, leases and requests of it must not be used afterwards. NULL is
- * allowed. Returns COREPOOL_EBUSY and does nothing when it is not stopped, or when an attached loop has not been detached
- * and run since. */
+ * allowed. Returns COREPOOL_OK; COREPOOL_EBUSY, and does nothing, when it is not stopped, or when an attached loop has not
+ * been detached and run since; COREPOOL_EDEADLK on a shard. */
 COREPOOL_PUBLIC int corepool_runtime_destroy(corepool_runtime_t *runtime);
 
 /* The number of shards. Thread: any. */
@@ -106,9 +107,9 @@ COREPOOL_PUBLIC corepool_shelf_kind_t corepool_runtime_shelf(const corepool_runt
  * Thread: any. */
 COREPOOL_PUBLIC corepool_shelf_kind_t corepool_shelf_probe(const char **reason);
 
-/* Checks the laws L1 to L4 and L6 on every slice of every pool, each on its own shard. Blocks until all have
- * answered. Exact when no call is under way (quiescent). Returns COREPOOL_OK, or COREPOOL_ELAW with the
- * detail naming law, pool and shard; COREPOOL_EDEADLK on a shard. */
+/* Checks on every slice of every pool, each on its own shard, what can be told from its state: L1, L2, and L3 within the
+ * slice. Blocks until all have answered. Exact when no call is under way (quiescent). Returns COREPOOL_OK, or
+ * COREPOOL_ELAW with the detail naming law, pool and shard; COREPOOL_EDEADLK on a shard. */
 COREPOOL_PUBLIC int corepool_runtime_audit(corepool_runtime_t *runtime);
 
 /* Runs fn(shard, arg) on shard `index`, in the order of posting per calling thread. Thread: any; never

@@ -2,7 +2,9 @@
  *
  * Connecting is event-driven on the shard's loop, with a timeout. The shard watches each connection for the
  * peer's hang-up for its whole life (one registration, nothing per checkout): a connection that dies while
- * idle is evicted at once, one that dies while leased at its checkin. */
+ * idle is evicted at once, one that dies while leased at its checkin.
+ *
+ * Thread default of this header: the one that has the lease. */
 #ifndef COREPOOL_STREAM_H
 #define COREPOOL_STREAM_H
 
@@ -39,13 +41,13 @@ COREPOOL_PUBLIC extern const corepool_class_t corepool_stream_class;
  * this class. Thread: the lease's. */
 COREPOOL_PUBLIC int corepool_stream_fd(const corepool_lease_t *lease);
 
-/* Sends all of `length` bytes. Blocks up to `timeout_ms` (> 0 or COREPOOL_INFINITE). COREPOOL_OK,
- * COREPOOL_ETIMEDOUT, COREPOOL_EPEER, COREPOOL_EINVAL, COREPOOL_EDEADLK (on a shard). Never raises SIGPIPE. */
+/* Sends all of `length` bytes. Thread: the lease's, not a shard. Blocks up to `timeout_ms` (> 0 or COREPOOL_INFINITE).
+ * COREPOOL_OK, COREPOOL_ETIMEDOUT, COREPOOL_EPEER, COREPOOL_EINVAL, COREPOOL_EDEADLK (on a shard). Never raises SIGPIPE. */
 COREPOOL_PUBLIC int corepool_stream_send(const corepool_lease_t *lease, const void *data, size_t length,
                                          int64_t timeout_ms);
 
 /* Receives up to `capacity` (≥ 1) bytes, at least one. Returns their number; 0 when the peer has closed; or a
- * negative code as above. Blocks up to `timeout_ms`. */
+ * negative code as above. Thread: the lease's, not a shard. Blocks up to `timeout_ms` (as above). */
 COREPOOL_PUBLIC ssize_t corepool_stream_receive(const corepool_lease_t *lease, void *buffer, size_t capacity,
                                                 int64_t timeout_ms);
 

@@ -59,10 +59,10 @@ COREPOOL_PUBLIC const char *corepool_reason_text(corepool_reason_t reason);
  * functions below marked *shard* must not be called from there. */
 #define COREPOOL_CLASS_BLOCKING 0x1u
 
-/* Workers are bound to no shard: an idle one may be handed to another shard's slice for good, where its callbacks then run, with
- * that slice's pool state and another corepool_worker_t. So the class keeps neither, nor handles of the shard's loop; what
- * corepool_worker_watch watches is watched there. Without this only the places of workers move: one that has long been idle
- * may be terminated (reason MOVED) for its place. */
+/* Workers are bound to no shard: an idle one may be handed to another shard's slice for good, where its callbacks then run,
+ * with that slice's pool state and another corepool_worker_t. So the class keeps neither, nor handles of the shard's loop;
+ * what corepool_worker_watch watches is watched there. Without this only the places of workers move: one that has long been
+ * idle may be terminated (reason MOVED) for its place. */
 #define COREPOOL_CLASS_MOVABLE 0x2u
 
 /* When the cancelled callback's request ended. */
@@ -158,12 +158,12 @@ COREPOOL_PUBLIC void corepool_worker_explain(corepool_worker_t *worker, const ch
  * does nothing. */
 COREPOOL_PUBLIC void corepool_worker_evict(corepool_worker_t *worker, corepool_reason_t reason);
 
-/* Names the worker's descriptor (a socket or a pipe): from now on the shard's loop watches it for the peer's hang-up, once and for the
- * worker's life, at no cost per checkout; then the worker is evicted with reason HANGUP. The descriptor stays the class's;
- * the watch is over before terminate or detach runs, or before an init's failure is told, and only then may it be closed.
- * Thread: the shard's, from init on; or the one that runs a COREPOOL_CLASS_BLOCKING init, where what the system refuses
- * becomes a COREPOOL_EVENT_WARNING. COREPOOL_OK; COREPOOL_EBUSY (one is named already), COREPOOL_EINVAL, COREPOOL_ETHREAD,
- * COREPOOL_ENOMEM, COREPOOL_ESYSTEM (a regular file, or another handle of the loop watches it). */
+/* Names the worker's descriptor (a socket or a pipe): from now on the shard's loop watches it for the peer's hang-up, once
+ * and for the worker's life, at no cost per checkout; then the worker is evicted with reason HANGUP. The descriptor stays
+ * the class's; the watch is over before terminate or detach runs, or before an init's failure is told, and only then may it
+ * be closed. Thread: the shard's, from init on; or the one that runs a COREPOOL_CLASS_BLOCKING init, where what the system
+ * refuses becomes a COREPOOL_EVENT_WARNING. COREPOOL_OK; COREPOOL_EBUSY (one is named already), COREPOOL_EINVAL,
+ * COREPOOL_ETHREAD, COREPOOL_ENOMEM, COREPOOL_ESYSTEM (a regular file, or another handle of the loop watches it). */
 COREPOOL_PUBLIC int corepool_worker_watch(corepool_worker_t *worker, int fd);
 
 /* Puts another resource in the place of the worker's, for all callbacks from now on and for leases after this one: for
