@@ -64,10 +64,10 @@ typedef struct {
 /* ---- arguments ---- */
 
 enum {
-    KEY_URL = 'u',
-    KEY_SECONDS = 't',
-    KEY_CLIENTS = 'n',
-    KEY_SIZE = 's',
+    KEY_URL = 256, /* no short ones: each command's would mean something else */
+    KEY_SECONDS,
+    KEY_CLIENTS,
+    KEY_SIZE,
 };
 
 static const struct argp_option options[] = {
@@ -239,6 +239,10 @@ static void judge(demo_t *demo, const char *what, const load_result_t *result)
         fprintf(stderr, "corepool: %s: %llu failed; the first: %s\n", what, (unsigned long long)result->failed,
                 result->failure);
     }
+    if (result->odd_status != 0) {
+        fflush(stdout);
+        fprintf(stderr, "corepool: %s: not every answer was a 200: the last other one was %d\n", what, result->odd_status);
+    }
     demo->failed |= result->failed > 0 || (result->done == 0 && !demo->interrupted);
 }
 
@@ -373,7 +377,7 @@ static void compare_runs(demo_t *demo)
     const run_t runs[] = {{NULL, 0, &many}, {one_cpu, COREPOOL_POOL_MANAGED, &one}};
     printf("\nserver   http://%s%s%s\n", demo->target.authority, demo->target.path,
            demo->origin == NULL ? "" : " (embedded)");
-    printf("load     %u clients on each of %u CPU%s, %u connections, %u s for each run\n",
+    printf("load     %u clients on each of %u CPU%s, %u connections; one run of %u s each\n",
            demo->arguments.clients, demo->cpu_count, demo->cpu_count > 1 ? "s" : "", demo->arguments.size,
            demo->arguments.seconds);
     for (size_t i = 0; i < sizeof runs / sizeof runs[0] && !demo->interrupted; i++)

@@ -21,7 +21,8 @@ typedef struct table {
 void table_init(table_t *table, FILE *out, const corepool_topology_t *topology);
 void table_finish(table_t *table);
 
-/* Draws a title (`name`, `seconds` into the run) and a row per shard: what happened since the last drawing. */
+/* Draws a title (`name`, `seconds` into the run) and a row per shard: its rate since the last drawing, the rest since its pool
+ * was opened. */
 void table_draw(table_t *table, const char *name, const load_t *load, const corepool_topology_t *topology,
                 corepool_pool_t pool, double seconds);
 

@@ -14,12 +14,12 @@ typedef struct {
 } arguments_t;
 
 enum {
-    KEY_SYNTHETIC = 's',
-    KEY_CPUS = 'c',
-    KEY_EXCEPT = 'x',
-    KEY_PLACE = 'p',
-    KEY_SIZE = 'n',
-    KEY_JSON = 'j',
+    KEY_SYNTHETIC = 256, /* no short ones: each command's would mean something else */
+    KEY_CPUS,
+    KEY_EXCEPT,
+    KEY_PLACE,
+    KEY_SIZE,
+    KEY_JSON,
 };
 
 static const struct argp_option options[] = {

@@ -24,12 +24,12 @@
 #define CELLS_MAX 10000
 
 enum {
-    KEY_POLICY = 'p',
-    KEY_THREADS = 't',
-    KEY_SIZE = 's',
-    KEY_HOLD = 'h',
-    KEY_SKEW = 'k',
-    KEY_PIN = 256,
+    KEY_POLICY = 256, /* no short ones: each command's would mean something else */
+    KEY_THREADS,
+    KEY_SIZE,
+    KEY_HOLD,
+    KEY_SKEW,
+    KEY_PIN,
     KEY_FREE,
     KEY_CALLERS,
     KEY_CLOSED,
