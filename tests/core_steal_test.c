@@ -109,6 +109,17 @@ static void pump(struct slice *slice)
     cr_assert_null(broken, "slice %u: %s", (unsigned)(slice - slices), broken);
 }
 
+/* As a caller that plays the manager: true when something is left to the shard's thread. */
+static bool play(struct slice *slice)
+{
+    struct cp_action action;
+    bool left = false;
+    for (cp_core_next_anywhere(&slice->core, now, &action, &left); action.what != CP_DO_NOTHING;
+         cp_core_next_anywhere(&slice->core, now, &action, &left))
+        perform(slice, &action);
+    return left;
+}
+
 /* Every slice until `end`, a quarter of a millisecond at a time. */
 static void run_until(int64_t end)
 {
@@ -318,6 +329,45 @@ Test(core_steal, own_requests_go_before_a_want_unless_many_more_wait_there)
     cr_expect_eq(slices[1].core.given, 1);
     run_until(now + MS);
     cr_expect_eq(slices[0].granted, 3);
+    finish(4);
+}
+
+/* Else who plays would grant all that comes back, and the thread would never see an idle worker. */
+Test(core_steal, who_plays_leaves_a_worker_to_the_thread_for_a_want_that_outweighs)
+{
+    starve(2, 2);
+    request(&slices[1], 3);
+    pump(&slices[1]);
+    request(&slices[0], 20); /* 21 for two workers there, three for one here */
+    pump(&slices[0]);
+    now += CP_STEAL_WEIGH_NS;
+    cp_core_idle(&slices[1].core, &slices[1].slots[0]);
+    cr_expect(play(&slices[1]));
+    cr_expect_eq(slices[1].granted, 2, "it is not granted by who plays");
+    cp_core_idle(&slices[1].core, &slices[1].slots[1]);
+    cr_expect(play(&slices[1]));
+    cr_expect_eq(slices[1].granted, 3, "one is enough: the others serve who waits here");
+    pump(&slices[1]);
+    cr_expect_eq(slices[1].core.given, 1);
+    run_until(now + MS);
+    cr_expect_eq(slices[0].granted, 3);
+    finish(4);
+}
+
+Test(core_steal, who_plays_grants_beside_a_want_that_does_not_outweigh)
+{
+    starve(2, 2);
+    request(&slices[1], 3);
+    pump(&slices[1]);
+    now += CP_STEAL_WEIGH_NS;
+    cp_core_idle(&slices[1].core, &slices[1].slots[0]);
+    cr_expect_not(play(&slices[1]));
+    cr_expect_eq(slices[1].granted, 3);
+    request(&slices[0], 20); /* presses now; but the last look was just before */
+    pump(&slices[0]);
+    cp_core_idle(&slices[1].core, &slices[1].slots[1]);
+    cr_expect_not(play(&slices[1]));
+    cr_expect_eq(slices[1].granted, 4);
     finish(4);
 }
 

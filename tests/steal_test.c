@@ -129,6 +129,76 @@ Test(steal, nothing_moves_where_the_policy_says_so)
     laws_end();
 }
 
+/* --- beside a shard whose callers never leave a worker idle --- */
+
+#define BUSY 4
+
+struct busy {
+    corepool_pool_t pool;
+    _Atomic bool stop;
+    _Atomic unsigned pairs;
+    int cpu;
+    pthread_t threads[BUSY];
+};
+
+/* On one CPU each checkin finds somebody waiting, and is served by who gives back: the shard's thread has nothing to do. */
+static void *keep_busy(void *arg)
+{
+    struct busy *busy = arg;
+    laws_pin(busy->cpu);
+    while (!atomic_load(&busy->stop)) {
+        corepool_lease_t lease = laws_take(busy->pool);
+        sched_yield();
+        cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+        atomic_fetch_add(&busy->pairs, 1);
+    }
+    return NULL;
+}
+
+static void take_beside_busy_shard(void *arg)
+{
+    corepool_lease_t lease;
+    cr_expect_eq(laws_checkout(*(corepool_pool_t *)arg, LAWS_PATIENCE_MS, &lease), COREPOOL_OK, "%s",
+                 corepool_error_detail());
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+}
+
+static void serve_beside_busy_shard(corepool_shelf_kind_t shelf)
+{
+    struct laws_count count = {0};
+    corepool_lease_t leases[2];
+    laws_need_second_cpu();
+    laws_start(&(corepool_runtime_options_t){.shelf = shelf});
+    struct busy busy = {.pool = laws_open_with(&laws_movable_class, &count, 2, NULL), .cpu = laws_cpu_of(0)};
+    corepool_pool_t first = corepool_pool_at(busy.pool, 0);
+    laws_await_idle(busy.pool, 2);
+    for (unsigned i = 0; i < 2; i++)
+        leases[i] = laws_take(first);
+    for (unsigned i = 0; i < 2; i++)
+        cr_expect_eq(corepool_checkin(&leases[i]), COREPOOL_OK);
+    cr_assert_eq(laws_stats(first).quota, 2, "all are there");
+    for (unsigned i = 0; i < BUSY; i++)
+        cr_assert_eq(pthread_create(&busy.threads[i], NULL, keep_busy, &busy), 0);
+    while (atomic_load(&busy.pairs) < 1000)
+        sched_yield();
+    laws_in_thread(laws_cpu_of(1), take_beside_busy_shard, &busy.pool);
+    cr_expect_geq(laws_stats(first).given, 1, "a worker has come, not only a turn");
+    atomic_store(&busy.stop, true);
+    for (unsigned i = 0; i < BUSY; i++)
+        pthread_join(busy.threads[i], NULL);
+    laws_end();
+}
+
+Test(steal, who_has_no_worker_gets_one_from_a_shard_that_never_leaves_one_idle)
+{
+    serve_beside_busy_shard(COREPOOL_SHELF_AUTO);
+}
+
+Test(steal, who_has_no_worker_gets_one_from_a_shard_that_never_leaves_one_idle_by_the_portable_shelf)
+{
+    serve_beside_busy_shard(COREPOOL_SHELF_PORTABLE);
+}
+
 /* --- watched descriptors --- */
 
 static int ends[SIZE][2];

@@ -610,6 +610,7 @@ static bool wants_thread(const struct cp_core *core, int64_t now_ns)
 
 void cp_core_next_anywhere(struct cp_core *core, int64_t now_ns, struct cp_action *action, bool *left)
 {
+    bool leaves = false;
     *action = (struct cp_action){.what = CP_DO_NOTHING};
     cp_steal_update(core, now_ns);
     cp_evacuate_update(core, now_ns);
@@ -617,11 +618,13 @@ void cp_core_next_anywhere(struct cp_core *core, int64_t now_ns, struct cp_actio
         refuse_while_closed(core, action);
     } else {
         settle(core, now_ns);
-        next_anywhere(core, now_ns, action);
+        leaves = cp_steal_outweighs(core, now_ns);
+        if (!leaves)
+            next_anywhere(core, now_ns, action);
         if (action->what == CP_DO_NOTHING && is_shelving(core, now_ns))
             shelve_next(core, action);
     }
-    if (action->what == CP_DO_NOTHING && wants_thread(core, now_ns))
+    if (action->what == CP_DO_NOTHING && (leaves || wants_thread(core, now_ns)))
         *left = true;
 }
 

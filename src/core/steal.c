@@ -565,6 +565,26 @@ static bool is_to_weigh(struct cp_want *want, int64_t now_ns)
     return due;
 }
 
+/* Bound ones are retired for nobody who has not waited for long. */
+static bool would_give(const struct cp_core *core, const struct cp_want *want, int64_t now_ns)
+{
+    return core->options.movable ? is_needed(want) && outweighs(want->asker, core)
+                                 : !is_retiring(core) && is_urgent(core, want, now_ns);
+}
+
+bool cp_steal_outweighs(struct cp_core *core, int64_t now_ns)
+{
+    if (core->idle != 1 || GET(core->waiting) == 0 || !may_give(core))
+        return false;
+    struct cp_want *want = cp_want_first(&core->steal.asked);
+    if (now_ns < want->weigh_at)
+        return false;
+    if (would_give(core, want, now_ns))
+        return true; /* the look stays due, for the thread */
+    want->weigh_at = now_ns + CP_STEAL_WEIGH_NS;
+    return false;
+}
+
 bool cp_steal_next_give(struct cp_core *core, int64_t now_ns, struct cp_action *action)
 {
     if (!may_give(core))

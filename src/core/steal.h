@@ -201,6 +201,10 @@ bool cp_steal_next_ask(struct cp_core *core, int64_t now_ns, struct cp_action *a
 /* One of the core's own requests was served: the next want is looked at for its pressure. */
 void cp_steal_turn(struct cp_core *core);
 
+/* Whether the thread, but not who plays the manager, would give the last idle worker to who asked though requests wait here: it
+ * is to be left for that. When it says no, the thread does not ask again before CP_STEAL_WEIGH_NS. */
+bool cp_steal_outweighs(struct cp_core *core, int64_t now_ns);
+
 /* Whether any of these would have something to do: they are all for the shard's thread. */
 bool cp_steal_wants_thread(const struct cp_core *core, int64_t now_ns);
 
