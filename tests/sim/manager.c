@@ -178,6 +178,7 @@ static void deliver(struct message *message)
     bool current = slot && message->serial == known_of(slot)->opens;
     note(NOTE_DELIVER, (int)slice->shard->number, (int)message->kind, (int)slice->number);
     slice->dirty = slice->epoch != 0;
+    slice->for_thread |= message->kind != MAIL_REQUEST && message->kind != MAIL_GIVEN_UP && message->kind != MAIL_NUDGE;
     slice->crowded = slice->crowded && message->kind == MAIL_REQUEST;
     switch (message->kind) {
     case MAIL_REQUEST: deliver_request(slice, message->ask); break;
@@ -272,11 +273,18 @@ static void rest(struct cp_slice *slice)
         set_timer(slice, wake_at);
 }
 
+/* A caller may: nothing is there that it must not touch. */
+static bool may_play(const struct cp_slice *slice)
+{
+    return !slice->for_thread && !slice->close_wanted && !slice->sift_wanted && !slice->core.options.managed;
+}
+
 /* One turn of it. */
 static void pump(struct shard *shard)
 {
     struct cp_slice *slice = shard->pumping;
     struct cp_action *action = &shard->action;
+    bool left = false;
     if (slice->close_wanted) {
         if (!begin_close(slice))
             shard->pumping = NULL;
@@ -285,10 +293,15 @@ static void pump(struct shard *shard)
     if (slice->crowded)
         check_crowd(slice);
     slice->crowded = false;
-    cp_core_next(&slice->core, world.now, action);
-    if (perform(slice, action))
+    if (shard->plays && may_play(slice))
+        cp_core_next_anywhere(&slice->core, world.now, action, &left);
+    else
+        cp_core_next(&slice->core, world.now, action);
+    shard->plays = shard->plays && !left;
+    if (perform(slice, action) || left)
         return;
     shard->pumping = NULL;
+    slice->for_thread = false;
     if (action->what == CP_DO_NOTHING)
         rest(slice);
 }
@@ -321,6 +334,7 @@ void manager_step(struct shard *shard)
     } else if ((slice = first_dirty(shard))) {
         slice->dirty = false;
         shard->pumping = slice;
+        shard->plays = draw(2);
         if (slice->sift_wanted)
             bring_in(slice);
     } else {

@@ -87,7 +87,7 @@ void slice_open(struct cp_slice *slice)
     atomic_store(&slice->core.waits, &slice->waits);
     slice->core.listening = pool->managed; /* for good: every give and take goes to the manager */
     slice->epoch = ++world.epochs;
-    slice->dirty = true;
+    slice->dirty = slice->for_thread = true;
     memset(slice->at, 0, sizeof slice->at);
     slice->at[VACANT] = options.quota;
     slice->failures = 0;

@@ -212,7 +212,8 @@ struct cp_slice {
     struct cp_histogram waits;
     bool lost_cpu, close_wanted, sift_wanted;
     enum reason close_reason;
-    bool dirty;             /* to be looked after */
+    bool dirty;             /* to be looked after … */
+    bool for_thread;        /* … by the shard's thread, which has had a message for it that no caller takes */
     bool crowded;           /* cp_core_is_crowded when it came to rest, and nothing has happened since but what that allows */
     int64_t rested_at;
     int64_t timer;          /* when its wake-up is due */
@@ -283,6 +284,7 @@ struct shard {
     int64_t stalled_until;
     struct cp_slice **slices; /* one for each pool */
     struct cp_slice *pumping;
+    bool plays; /* a caller does it in its place, until something is left that is for the thread */
     void (*then)(struct cp_slice *); /* the rest of a step that others may get into; NULL: none */
     struct cp_slice *slice;          /* that `then` is about */
     struct cp_action action;         /* the same */
