@@ -325,11 +325,14 @@ int64_t laws_now_ms(void)
     return ts.tv_sec * INT64_C(1000) + ts.tv_nsec / 1000000;
 }
 
+/* A virtual machine may be halted for longer than anybody's patience: that is one look. */
+#define LOOKS_LEAST 1000
+
 bool laws_eventually(bool (*holds)(void *arg), void *arg)
 {
     int64_t deadline = laws_now_ms() + LAWS_PATIENCE_MS;
-    while (!holds(arg)) {
-        if (laws_now_ms() > deadline)
+    for (unsigned looks = 0; !holds(arg); looks++) {
+        if (looks >= LOOKS_LEAST && laws_now_ms() > deadline)
             return false;
         poll(NULL, 0, 1); /* leaves the CPU to whom is waited for */
     }
