@@ -343,6 +343,21 @@ Test(evacuate, a_push_for_which_there_is_no_room_comes_back_and_goes_later)
     expect_quotas(0, 2, 2);
 }
 
+Test(evacuate, what_is_out_for_a_push_may_come_back_beside_what_is_asked_for)
+{
+    struct cp_want ask = {.wanted = 2};
+    start(2, true, false);
+    park(0);
+    while (step(&sides[0])) /* its neighbours take nothing yet */
+        ;
+    cr_assert_eq(sides[0].core.quota, 0);
+    cr_assert_eq(pushes, 2);
+    cr_expect_eq(cp_steal_room(&sides[0].core, &ask), 4, "%u", cp_steal_room(&sides[0].core, &ask));
+    settle();
+    expect_quotas(0, 2, 2);
+    cr_expect_eq(cp_steal_room(&sides[0].core, &ask), 2);
+}
+
 Test(evacuate, nothing_goes_while_moves_are_held)
 {
     start(2, true, false);

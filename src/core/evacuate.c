@@ -56,6 +56,7 @@ void cp_evacuate_home(struct cp_core *core, struct cp_want *want, int64_t now_ns
     want->pushed = false;
     want->workers = want->places = 0;
     core->evacuation.out--;
+    core->evacuation.awaited -= want->wanted;
 }
 
 bool cp_evacuate_is_home(const struct cp_core *core)
@@ -137,6 +138,7 @@ static bool begin(struct cp_core *core)
     want->wanted = share_of(core);
     core->evacuation.filling = want;
     core->evacuation.out++;
+    core->evacuation.awaited += want->wanted;
     return true;
 }
 
@@ -228,8 +230,12 @@ int64_t cp_evacuate_wake_at(const struct cp_core *core, int64_t now_ns)
 
 const char *cp_evacuate_check(const struct cp_core *core)
 {
-    uint32_t out = 0;
-    for (uint32_t i = 0; i < core->steal.count; i++)
+    uint32_t out = 0, awaited = 0;
+    for (uint32_t i = 0; i < core->steal.count; i++) {
         out += core->steal.wants[i]->pushed;
-    return out == core->evacuation.out ? NULL : "L1: the wants that are out for a push do not match their count";
+        awaited += core->steal.wants[i]->pushed ? core->steal.wants[i]->wanted : 0;
+    }
+    if (out != core->evacuation.out || awaited != core->evacuation.awaited)
+        return "L1: the wants that are out for a push do not match their count";
+    return NULL;
 }

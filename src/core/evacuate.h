@@ -26,7 +26,8 @@ struct cp_evacuation {
     _Atomic bool on;           /* read by neighbours */
     uint32_t share;            /* for each neighbour */
     uint32_t rank;             /* whose turn it is */
-    uint32_t out;              /* wants that are not at home for a push */
+    uint32_t out;              /* wants that are not at home for a push … */
+    uint32_t awaited;          /* … and what these may bring back at most */
     struct cp_want *filling;   /* one of them, still here; NULL: none */
     int64_t rest_until;        /* nothing is pushed before: a request waited here, or a neighbour had no room */
     struct cp_list pushed;     /* neighbours' pushes, to be taken */

@@ -111,7 +111,8 @@ static uint32_t wanted_now(const struct cp_steal *steal, const struct cp_core *c
 uint32_t cp_steal_room(const struct cp_core *core, const struct cp_want *want)
 {
     uint32_t has = GET(core->quota) + core->spare;
-    uint32_t room = less(GET(core->quota) + core->steal.awaited + want->wanted, core->options.most);
+    uint32_t coming = core->steal.awaited + core->evacuation.awaited + want->wanted;
+    uint32_t room = less(GET(core->quota) + coming, core->options.most);
     return room > has ? room : has;
 }
 

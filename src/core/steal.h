@@ -140,7 +140,7 @@ void cp_steal_meet(struct cp_core *core, struct cp_want **wants, uint32_t count)
 /* After CP_DO_MEET or CP_DO_ASK: no memory; nothing is asked before `until_ns`. */
 void cp_steal_rest(struct cp_core *core, int64_t until_ns);
 
-/* How many slots there must be before the want is lent: those that there are, or the quota's and what may come. */
+/* How many slots there must be before the want is lent: those that there are, or the quota's and what may come, and come back. */
 uint32_t cp_steal_room(const struct cp_core *core, const struct cp_want *want);
 
 /* After CP_DO_ASK: `shelved` workers are on the neighbour's shelf, or on their way to it. True: it is worth a message, the want is lent; false: it is
