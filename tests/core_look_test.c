@@ -408,6 +408,29 @@ Test(idle, an_eager_pool_does_not_open_again_what_it_has_closed)
     cr_expect_eq(opened, 4);
 }
 
+/* What was closed as idle is opened again, above the stock, and closed again: still two that are used are to be kept open. */
+Test(idle, what_is_closed_again_and_again_counts_once)
+{
+    start((struct cp_core_options){.look = {.idle_close_ns = TIMEOUT}});
+    lease(0);
+    lease(1);
+    for (unsigned i = 0; i < 4; i++) {
+        pass(2 * TIMEOUT);
+        cr_assert_eq(atomic_load(&core.live), 2);
+        cp_core_warm(&core, 4);
+        settle();
+        cr_assert_eq(atomic_load(&core.live), 4);
+    }
+    pass(2 * TIMEOUT);
+    unsigned before = opened;
+    slots[0].doom = COREPOOL_REASON_HANGUP;
+    atomic_store(&slots[0].item.doomed, 1);
+    give_back(0);
+    settle();
+    cr_expect_eq(opened, before + 1, "it is replaced though nobody asks");
+    cr_expect_eq(atomic_load(&core.live), 2);
+}
+
 Test(idle, who_is_used_in_time_stays)
 {
     start((struct cp_core_options){.quota = 2, .look = {.idle_close_ns = TIMEOUT}});

@@ -176,6 +176,14 @@ void cp_core_not_listening(struct cp_core *core)
     core->listening = false;
 }
 
+/* How many are to be open though no request wants them. */
+static uint32_t stock(const struct cp_core *core)
+{
+    uint32_t eager = core->target > core->unstocked ? core->target - core->unstocked : 0;
+    uint32_t least = core->options.warm < core->target ? core->options.warm : core->target;
+    return core->options.lazy || eager < least ? least : eager;
+}
+
 void cp_core_opened(struct cp_core *core, cp_slot *slot)
 {
     cp_assert(slot->phase == CP_OPENING);
@@ -186,6 +194,8 @@ void cp_core_opened(struct cp_core *core, cp_slot *slot)
     end_change(core);
     core->failures = 0;
     core->open_not_before = INT64_MIN;
+    if (GET(core->live) + GET(core->opening) > stock(core)) /* somebody has wanted a place that was closed as idle */
+        core->unstocked -= core->unstocked > 0;
     cp_look_opened(core, slot);
     if (core->warming <= GET(core->live))
         core->warming = 0;
@@ -329,14 +339,6 @@ void cp_core_close(struct cp_core *core, uint8_t reason)
         return;
     core->closed = true;
     core->close_reason = reason;
-}
-
-/* How many are to be open though no request wants them. */
-static uint32_t stock(const struct cp_core *core)
-{
-    uint32_t eager = core->target > core->unstocked ? core->target - core->unstocked : 0;
-    uint32_t least = core->options.warm < core->target ? core->options.warm : core->target;
-    return core->options.lazy || eager < least ? least : eager;
 }
 
 void cp_core_stock_less(struct cp_core *core)
