@@ -391,11 +391,13 @@ struct draining {
     corepool_pool_t pool;
     int status;
     pthread_t thread;
+    _Atomic pid_t id;
 };
 
 static void *drain_for_long(void *arg)
 {
     struct draining *draining = arg;
+    atomic_store(&draining->id, gettid());
     draining->status = corepool_pool_drain(draining->pool, COREPOOL_INFINITE);
     return NULL;
 }
@@ -434,6 +436,49 @@ Test(drain, ends_when_the_pool_is_resumed)
 Test(drain, ends_when_the_pool_is_closed)
 {
     expect_drain_ends(COREPOOL_ECLOSED, close_at_once);
+}
+
+static _Atomic bool shard_is_held;
+
+static void hold_shard(corepool_shard_t *shard, void *arg)
+{
+    (void)shard, (void)arg;
+    while (atomic_load(&shard_is_held))
+        sched_yield();
+}
+
+/* It waits for the shard that is held: there is nothing else that it could sleep for once it refuses. */
+static bool is_asleep(void *arg)
+{
+    char name[64], state = 0;
+    const struct draining *draining = arg;
+    snprintf(name, sizeof name, "/proc/self/task/%d/stat", (int)atomic_load(&draining->id));
+    FILE *file = fopen(name, "r");
+    bool asleep = file && fscanf(file, "%*d (%*[^)]) %c", &state) == 1 && state == 'S';
+    if (file)
+        fclose(file);
+    return asleep;
+}
+
+Test(drain, ends_as_closed_when_the_pool_closes_before_all_shards_know)
+{
+    struct laws_count count = {0};
+    laws_need_second_cpu();
+    laws_start(NULL);
+    struct draining draining = {.pool = laws_open(&laws_class, &count, 2, 0)};
+    corepool_lease_t first = laws_take(corepool_pool_at(draining.pool, 0)), second = laws_take(corepool_pool_at(draining.pool, 1));
+    atomic_store(&shard_is_held, true);
+    expect_ok(corepool_shard_post(laws_runtime(), 0, hold_shard, NULL));
+    cr_assert_eq(pthread_create(&draining.thread, NULL, drain_for_long, &draining), 0);
+    cr_assert(laws_eventually(refuses, &draining));
+    cr_assert(laws_eventually(is_asleep, &draining));
+    cr_expect_eq(close_at_once(draining.pool), COREPOOL_EBUSY);
+    atomic_store(&shard_is_held, false);
+    cr_assert_eq(pthread_join(draining.thread, NULL), 0);
+    cr_expect_eq(draining.status, COREPOOL_ECLOSED, "%s", corepool_error_name(draining.status));
+    check_in(&first);
+    check_in(&second);
+    laws_end();
 }
 
 /* --- warm --- */

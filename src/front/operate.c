@@ -87,12 +87,14 @@ static struct cp_slice *own_slice(corepool_pool_t pool, unsigned shard)
     return slice;
 }
 
-/* A slice finishes on this thread only, so it is there until fn has returned. */
+/* A slice finishes on this thread only, so it is there until fn has returned. One that closes meanwhile fails at what it was told,
+ * and that it closes is why. */
 static int visit_on_shard(struct corepool_shard *shard, void *arg)
 {
     const struct visit *visit = arg;
     struct cp_slice *slice = own_slice(visit->pool, shard->index);
-    return slice ? visit->fn(slice, visit) : cp_pool_closed(visit->pool);
+    int status = slice ? visit->fn(slice, visit) : COREPOOL_ECLOSED;
+    return status == COREPOOL_OK || cp_pool_is_open(visit->pool) ? status : cp_pool_closed(visit->pool);
 }
 
 static unsigned count_slices(corepool_pool_t pool)
