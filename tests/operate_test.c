@@ -409,6 +409,8 @@ static bool refuses(void *arg)
     return corepool_checkout_try(draining->pool, NULL, &lease) == COREPOOL_ECLOSED;
 }
 
+static pthread_t drainer;
+
 static void expect_drain_ends(int status, int (*end)(corepool_pool_t pool))
 {
     struct laws_count count = {0};
@@ -416,6 +418,7 @@ static void expect_drain_ends(int status, int (*end)(corepool_pool_t pool))
     corepool_lease_t held = laws_take(draining.pool);
     cr_assert_eq(pthread_create(&draining.thread, NULL, drain_for_long, &draining), 0);
     cr_assert(laws_eventually(refuses, &draining));
+    drainer = draining.thread;
     end(draining.pool);
     cr_assert_eq(pthread_join(draining.thread, NULL), 0);
     cr_expect_eq(draining.status, status, "%s", corepool_error_name(draining.status));
@@ -436,6 +439,17 @@ Test(drain, ends_when_the_pool_is_resumed)
 Test(drain, ends_when_the_pool_is_closed)
 {
     expect_drain_ends(COREPOOL_ECLOSED, close_at_once);
+}
+
+static int cancel_and_close(corepool_pool_t pool)
+{
+    pthread_cancel(drainer);
+    return corepool_pool_close(pool, 0);
+}
+
+Test(drain, whose_thread_is_cancelled_ends_before_the_thread_and_keeps_no_lock)
+{
+    expect_drain_ends(COREPOOL_ECLOSED, cancel_and_close);
 }
 
 static _Atomic bool shard_is_held;

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/condition.h"
 #include "base/error.h"
 #include "base/siphash.h"
 
@@ -153,7 +154,7 @@ static int wait_for(struct corepool_keyed_impl *impl, struct making *making, cor
         return cp_fail(COREPOOL_EDEADLK, "make_arg asks for a key whose making waits for its own");
     making->users++;
     while (!making->done)
-        pthread_cond_wait(&impl->made, &impl->lock);
+        cp_condition_wait(&impl->made, &impl->lock, CP_NEVER);
     forget_wait(self);
     return take_outcome(making, pool);
 }

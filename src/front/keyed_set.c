@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <sys/random.h>
 
+#include "base/condition.h"
 #include "base/error.h"
 #include "front/keyed.h"
 
@@ -159,14 +160,11 @@ static int wait_until_gone(corepool_keyed_t keyed, int64_t timeout_ms)
 {
     struct corepool_keyed_impl *impl = keyed.impl;
     int64_t deadline = cp_deadline_ns(cp_now_ns(), timeout_ms);
-    struct timespec until = {.tv_sec = deadline / CP_NS_PER_S, .tv_nsec = deadline % CP_NS_PER_S};
     if (impl->known != keyed.generation)
         return cp_keyed_closed();
     while (impl->known == keyed.generation && impl->left) {
-        int error = deadline == CP_NEVER
-                        ? pthread_cond_wait(&impl->runtime->changed, &impl->runtime->lock)
-                        : pthread_cond_timedwait(&impl->runtime->changed, &impl->runtime->lock, &until);
-        if (error && impl->known == keyed.generation && impl->left)
+        bool late = !cp_condition_wait(&impl->runtime->changed, &impl->runtime->lock, deadline);
+        if (late && impl->known == keyed.generation && impl->left)
             return report_left(impl);
     }
     if (impl->known == keyed.generation) /* else another closer was first */

@@ -8,6 +8,7 @@
 
 #include <stdlib.h>
 
+#include "base/condition.h"
 #include "base/error.h"
 #include "front/runtime.h"
 #include "shard/lease.h"
@@ -20,7 +21,7 @@ static int wait_for_turn(corepool_pool_t pool)
 {
     struct corepool_pool_impl *impl = pool.impl;
     while (cp_pool_is_open(pool) && impl->operating)
-        pthread_cond_wait(&impl->runtime->changed, &impl->runtime->lock);
+        cp_condition_wait(&impl->runtime->changed, &impl->runtime->lock, CP_NEVER);
     return cp_pool_is_open(pool) ? COREPOOL_OK : cp_pool_closed(pool);
 }
 
@@ -195,7 +196,7 @@ static int hold_moves(corepool_pool_t pool)
     int status = visit_slices(&visit);
     pthread_mutex_lock(&runtime->lock);
     while (status == COREPOOL_OK && cp_pool_is_open(pool) && !is_home(pool.impl))
-        pthread_cond_wait(&runtime->changed, &runtime->lock);
+        cp_condition_wait(&runtime->changed, &runtime->lock, CP_NEVER);
     pool.impl->watchers--;
     if (status == COREPOOL_OK && !cp_pool_is_open(pool))
         status = cp_pool_closed(pool);
@@ -382,7 +383,6 @@ static int await(corepool_pool_t pool, int status, int (*holds)(corepool_pool_t,
 {
     struct corepool_runtime *runtime = pool.impl->runtime;
     int64_t deadline = cp_deadline_ns(cp_now_ns(), timeout_ms);
-    struct timespec until = {.tv_sec = deadline / CP_NS_PER_S, .tv_nsec = deadline % CP_NS_PER_S};
     bool late = false;
     pthread_mutex_lock(&runtime->lock);
     end_turn(pool.impl);
@@ -392,8 +392,7 @@ static int await(corepool_pool_t pool, int status, int (*holds)(corepool_pool_t,
         status = cp_pool_is_open(pool) ? holds(pool, goal) : cp_pool_closed(pool);
         if (status != COREPOOL_PENDING || late)
             break;
-        late = deadline == CP_NEVER ? pthread_cond_wait(&runtime->changed, &runtime->lock) != 0
-                                    : pthread_cond_timedwait(&runtime->changed, &runtime->lock, &until) != 0;
+        late = !cp_condition_wait(&runtime->changed, &runtime->lock, deadline);
     }
     pool.impl->watchers--;
     pthread_mutex_unlock(&runtime->lock);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/condition.h"
 #include "base/error.h"
 #include "front/policy.h"
 #include "front/watchdog.h"
@@ -189,7 +190,7 @@ static void undo_open(struct corepool_pool_impl *impl)
             cp_shard_call(&runtime->shard[i], close_on_shard, impl->own[i]);
     pthread_mutex_lock(&runtime->lock);
     while (impl->slices_left)
-        pthread_cond_wait(&runtime->changed, &runtime->lock);
+        cp_condition_wait(&runtime->changed, &runtime->lock, CP_NEVER);
     pthread_mutex_unlock(&runtime->lock);
     cp_fail(COREPOOL_EOPEN, "%s", detail); /* the words again, for the caller; it has the code */
 }
@@ -419,7 +420,6 @@ int corepool_pool_close(corepool_pool_t pool, int64_t timeout_ms)
     struct corepool_pool_impl *impl = pool.impl;
     struct corepool_runtime *runtime = impl->runtime;
     int64_t deadline = cp_deadline_ns(cp_now_ns(), timeout_ms);
-    struct timespec until = {.tv_sec = deadline / CP_NS_PER_S, .tv_nsec = deadline % CP_NS_PER_S};
     char text[200] = "";
     pthread_mutex_lock(&runtime->lock);
     if (!cp_pool_is_known(pool))
@@ -427,9 +427,7 @@ int corepool_pool_close(corepool_pool_t pool, int64_t timeout_ms)
     else if (cp_pool_is_open(pool))
         cp_pool_begin_close(impl, COREPOOL_REASON_STOP);
     while (status == COREPOOL_OK && cp_pool_is_known(pool)) {
-        int error = deadline == CP_NEVER ? pthread_cond_wait(&runtime->changed, &runtime->lock)
-                                         : pthread_cond_timedwait(&runtime->changed, &runtime->lock, &until);
-        if (error && cp_pool_is_known(pool)) {
+        if (!cp_condition_wait(&runtime->changed, &runtime->lock, deadline) && cp_pool_is_known(pool)) {
             cp_pool_describe_leases(impl, text, sizeof text);
             status = cp_fail(COREPOOL_EBUSY, "still in use: %s", text);
         }

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/condition.h"
 #include "base/error.h"
 #include "front/watchdog.h"
 #include "machine/probe.h"
@@ -285,13 +286,9 @@ static bool is_down(const struct corepool_runtime *runtime)
 /* Under the lock. False: the deadline came first. */
 static bool wait_until(struct corepool_runtime *runtime, bool (*holds)(const struct corepool_runtime *), int64_t deadline)
 {
-    struct timespec until = {.tv_sec = deadline / CP_NS_PER_S, .tv_nsec = deadline % CP_NS_PER_S};
-    while (!holds(runtime)) {
-        if (deadline == CP_NEVER)
-            pthread_cond_wait(&runtime->changed, &runtime->lock);
-        else if (pthread_cond_timedwait(&runtime->changed, &runtime->lock, &until) != 0)
+    while (!holds(runtime))
+        if (!cp_condition_wait(&runtime->changed, &runtime->lock, deadline))
             return holds(runtime);
-    }
     return true;
 }
 

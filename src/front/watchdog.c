@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/condition.h"
 #include "base/error.h"
 
 #define LOOKS 8
@@ -63,9 +64,8 @@ static void *watch(void *arg)
     pthread_mutex_lock(&watchdog->lock);
     while (!watchdog->is_over) {
         look(watchdog);
-        int64_t at = cp_now_ns() + interval;
-        struct timespec until = {.tv_sec = at / CP_NS_PER_S, .tv_nsec = at % CP_NS_PER_S};
-        while (!watchdog->is_over && pthread_cond_timedwait(&watchdog->ends, &watchdog->lock, &until) != ETIMEDOUT)
+        int64_t until = cp_now_ns() + interval;
+        while (!watchdog->is_over && cp_condition_wait(&watchdog->ends, &watchdog->lock, until))
             ;
     }
     pthread_mutex_unlock(&watchdog->lock);
