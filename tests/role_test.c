@@ -112,6 +112,55 @@ Test(role, a_shard_does_not_stop_under_who_has_asked_it)
     laws_end();
 }
 
+/* It has pushed the worker, which stop waits for, and is about to look whether anybody wants to know. */
+Test(role, a_shard_does_not_stop_under_who_has_given_back_from_elsewhere)
+{
+    laws_need_rseq();
+    struct laws_count count = {0};
+    struct giver giver = {.point = CP_POINT_GIVE_FOREIGN_PUSHED, .cpu = laws_need_second_cpu()};
+    int status;
+    laws_start(NULL);
+    corepool_pool_t pool = corepool_pool_at(laws_open(&laws_plain_class, &count, 2, 0), 0);
+    laws_await_idle(pool, 1);
+    giver.lease = laws_take(pool);
+    pthread_create(&giver.thread, NULL, run_giver, &giver);
+    laws_await_count(&stops, 1);
+    stop_runtime(&status);
+    cr_expect_eq(status, COREPOOL_OK);
+    cr_expect_eq(atomic_load(&stopped), 0, "the runtime may be destroyed while a checkin is inside");
+    pthread_join(giver.thread, NULL);
+    laws_end();
+}
+
+static void *wait_for_a_worker(void *arg)
+{
+    struct giver *waiter = arg;
+    stops_at = (int)waiter->point;
+    int status = laws_checkout(*(corepool_pool_t *)waiter->lease.resource, COREPOOL_INFINITE, &waiter->lease);
+    cr_expect_eq(status, COREPOOL_ECLOSED);
+    return NULL;
+}
+
+Test(role, a_shard_does_not_stop_under_who_is_told_that_it_stops)
+{
+    struct laws_count count = {0};
+    corepool_pool_t pool = laws_start_one(&laws_plain_class, &count, 1, 0);
+    struct giver waiter = {.point = CP_POINT_REQUEST_ENDED, .lease = {.resource = &pool}};
+    int status;
+    laws_await_idle(pool, 1);
+    corepool_lease_t lease = laws_take(pool);
+    pthread_create(&waiter.thread, NULL, wait_for_a_worker, &waiter);
+    laws_await_waiting(pool, 1);
+    corepool_pool_close(pool, 0);
+    laws_await_count(&stops, 1);
+    cr_assert_eq(corepool_checkin(&lease), COREPOOL_OK);
+    stop_runtime(&status);
+    cr_expect_eq(status, COREPOOL_OK);
+    cr_expect_eq(atomic_load(&stopped), 0, "the runtime may be destroyed while a checkout is inside");
+    pthread_join(waiter.thread, NULL);
+    laws_end();
+}
+
 static void *wait_in_vain(void *pool)
 {
     corepool_lease_t lease;

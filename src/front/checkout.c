@@ -323,15 +323,9 @@ static enum cp_outcome sleep_on(struct cp_request *request, int64_t deadline)
     }
 }
 
-/* OK with a validated lease, COREPOOL_REMOVE to look again, or an error. */
-static int wait_for_grant(struct cp_checkout *checkout, int64_t timeout_ms, corepool_lease_t *lease)
+/* The request, which is at hand, until it has come to something. As wait_for_grant. */
+static int wait_on(struct cp_checkout *checkout, struct cp_request *request, int64_t timeout_ms, corepool_lease_t *lease)
 {
-    int admitted = cp_checkout_admit(checkout);
-    if (admitted != COREPOOL_OK)
-        return admitted;
-    struct cp_request *request = take_request(checkout->self);
-    if (!request)
-        return cp_fail(COREPOOL_ENOMEM, "no memory to wait");
     cp_checkout_fill(checkout, request);
     request->notify = NULL;
     if (!cp_slice_send_request(checkout->slice, request, checkout->epoch)) {
@@ -340,6 +334,7 @@ static int wait_for_grant(struct cp_checkout *checkout, int64_t timeout_ms, core
     }
     cp_point(REQUEST_POSTED);
     enum cp_outcome outcome = sleep_on(request, checkout->deadline);
+    cp_point(REQUEST_ENDED);
     if (outcome == CP_TIMED_OUT) {
         int status = cp_checkout_timed_out(checkout, timeout_ms);
         cp_slice_give_up(request);
@@ -351,6 +346,22 @@ static int wait_for_grant(struct cp_checkout *checkout, int64_t timeout_ms, core
     atomic_store(&request->life, CP_LIFE_FREE);
     return outcome == CP_GRANTED ? cp_checkout_granted(checkout, slot, stamp, client, lease)
                                  : cp_checkout_refused(checkout, request);
+}
+
+/* OK with a validated lease, COREPOOL_REMOVE to look again, or an error. */
+static int wait_for_grant(struct cp_checkout *checkout, int64_t timeout_ms, corepool_lease_t *lease)
+{
+    struct corepool_shard *shard = checkout->slice->shard;
+    int status = cp_checkout_admit(checkout);
+    if (status != COREPOOL_OK)
+        return status;
+    struct cp_request *request = take_request(checkout->self);
+    if (!request)
+        return cp_fail(COREPOOL_ENOMEM, "no memory to wait");
+    cp_shard_hold(shard); /* a request that was refused keeps nobody from stopping, and there are words to be found for that */
+    status = wait_on(checkout, request, timeout_ms, lease);
+    cp_shard_let_go(shard);
+    return status;
 }
 
 /* --- public ------------------------------------------------------------------------------------------------------------------ */

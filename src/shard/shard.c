@@ -178,20 +178,20 @@ bool cp_shard_begin_play(struct corepool_shard *shard)
 {
     if (!may_play())
         return false;
-    atomic_fetch_add(&shard->askers, 1); /* pairs with the load in refuse_asks */
+    cp_shard_hold(shard);
     if (begin_play(shard)) {
         if (!cp_mailbox_is_closed(&shard->asks))
             return true;
         cp_token_drop(&shard->token);
     }
-    atomic_fetch_sub(&shard->askers, 1);
+    cp_shard_let_go(shard);
     return false;
 }
 
 void cp_shard_end_play(struct corepool_shard *shard)
 {
     end_play(shard);
-    atomic_fetch_sub(&shard->askers, 1);
+    cp_shard_let_go(shard);
 }
 
 /* Who has posted it sees that it is delivered. */
@@ -208,11 +208,11 @@ static void see_to(struct corepool_shard *shard, enum cp_post post, bool here)
 
 static bool post_ask(struct corepool_shard *shard, struct cp_message *message, bool here)
 {
-    atomic_fetch_add(&shard->askers, 1); /* before the push: pairs with the load in refuse_asks */
+    cp_shard_hold(shard); /* before the push */
     enum cp_post post = cp_mailbox_post(&shard->asks, message);
     if (post != CP_POST_CLOSED)
         see_to(shard, post, here);
-    atomic_fetch_sub(&shard->askers, 1);
+    cp_shard_let_go(shard);
     return post != CP_POST_CLOSED;
 }
 

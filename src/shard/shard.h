@@ -51,7 +51,7 @@ struct corepool_shard {
     struct cp_loop loop;
     struct cp_mailbox asks cp_line_aligned;
     struct cp_token token;
-    _Atomic uint32_t askers; /* inside cp_shard_ask: stopping waits for them */
+    _Atomic uint32_t askers; /* callers inside: stopping waits for them */
     /* Who plays. */
     bool thread_wanted;      /* something is left for the thread */
     unsigned wakes;
@@ -95,6 +95,18 @@ bool cp_shard_send(struct corepool_shard *shard, struct cp_message *message);
 /* Plays from here on, until the loop is about to sleep. Idempotent. Everything that the loop or the program calls and that
  * touches a slice begins with it. */
 void cp_shard_enter(struct corepool_shard *shard);
+
+/* Between the two calls the shard's memory, and its slices', stays: stopping waits. The first comes while something else still keeps
+ * the shard from stopping, such as a lease. Thread: any. */
+static inline void cp_shard_hold(struct corepool_shard *shard)
+{
+    atomic_fetch_add(&shard->askers, 1); /* pairs with the load in refuse_asks */
+}
+
+static inline void cp_shard_let_go(struct corepool_shard *shard)
+{
+    atomic_fetch_sub(&shard->askers, 1);
+}
 
 /* Posts to whoever plays the manager, in order per thread. here: the caller is on the shard's CPU, or its slice is
  * portable: it plays itself if nobody does. False: stopped, not consumed. Thread: any. Never blocks. */

@@ -199,17 +199,22 @@ static void push_returned(struct cp_slice *slice, cp_slot *slot)
 void cp_slice_return(cp_slot *slot, bool wake)
 {
     struct cp_slice *slice = slot->slice;
+    struct corepool_shard *shard = slice->shard;
+    cp_shard_hold(shard); /* once it is pushed the slot keeps nobody from stopping */
     push_returned(slice, slot);
     cp_point(GIVE_FOREIGN_PUSHED);
     /* After the push: pairs with the manager's exchange after it has set `waiting`, CLOSED, or the slot's doom. */
     if (wake || cp_shelf_wants_manager(&slice->shelf) || atomic_load(&slot->item.doomed))
         cp_slice_nudge(slice);
+    cp_shard_let_go(shard);
 }
 
 void cp_slice_keep(cp_slot *slot)
 {
     struct cp_slice *slice = slot->slice;
+    struct corepool_shard *shard = slice->shard;
     cp_point(TURN_KEEPS);
+    cp_shard_hold(shard);
     push_returned(slice, slot);
     /* As in cp_slice_return; and in the meantime turns may have ended, or nobody waits any more. Who waits is served by the
      * shard's timer if this thread does not come back. */
@@ -217,6 +222,7 @@ void cp_slice_keep(cp_slot *slot)
                 !atomic_load(&slice->turnless) && !atomic_load(&slot->item.doomed);
     if (!kept)
         cp_slice_nudge(slice);
+    cp_shard_let_go(shard);
 }
 
 /* A slot that this caller took off the returned list and does not keep. */
