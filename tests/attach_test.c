@@ -221,6 +221,37 @@ Test(attach, detach_cancels_what_waits_each_before_it_returns)
     cr_expect_eq(atomic_load(&count.opened), 1);
 }
 
+static corepool_attachment_t *attached_again;
+static corepool_pool_t again;
+static struct outcome later;
+
+static void attach_again(int status, const corepool_lease_t *lease, void *called)
+{
+    (void)lease;
+    *(int *)called = status;
+    cr_expect_eq(corepool_loop_attach(laws_runtime(), &loop, &attached_again), COREPOOL_OK, "%s", corepool_error_detail());
+    ask(again, COREPOOL_INFINITE, &later);
+}
+
+Test(attach, a_callback_that_detach_runs_may_attach_again)
+{
+    struct laws_count count = {0};
+    int status = COREPOOL_OK;
+    again = start_attached(&count, 1);
+    corepool_lease_t lease = laws_take(again);
+    const corepool_checkout_options_t patient = {.timeout_ms = COREPOOL_INFINITE};
+    cr_assert_eq(corepool_checkout_async(again, &patient, attach_again, &status, NULL), COREPOOL_OK);
+    corepool_loop_detach(attachment);
+    cr_expect_eq(status, COREPOOL_ECANCELED);
+    check_in(&lease);
+    while (atomic_load(&later.called) == 0)
+        uv_run(&loop, UV_RUN_ONCE);
+    cr_expect_eq(later.status, COREPOOL_OK);
+    check_in(&later.lease);
+    attachment = attached_again;
+    end_attached();
+}
+
 Test(attach, detach_gives_back_a_grant_that_is_on_its_way)
 {
     struct laws_count count = {0};

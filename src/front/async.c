@@ -444,9 +444,10 @@ void corepool_loop_detach(corepool_attachment_t *attachment)
         return;
     cp_self->loop = NULL; /* callbacks that ask again are refused */
     cancel_all(&attachment->loop, finish_detached);
-    cp_self->loop = &attachment->loop; /* messages that are in the box still come home */
+    struct cp_loop *next = cp_self->loop; /* one of them may have attached another */
+    cp_self->loop = &attachment->loop;    /* messages that are in the box still come home */
     cp_loop_close(&attachment->loop, on_loop_closed);
-    cp_self->loop = NULL;
+    cp_self->loop = next;
 }
 
 void cp_async_thread_ended(struct cp_thread *thread)
