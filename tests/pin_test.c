@@ -189,6 +189,35 @@ struct ends {
     _Atomic unsigned opened, ended;
 };
 
+static void give_back(void *lease)
+{
+    cr_expect_eq(corepool_checkin(lease), COREPOOL_OK);
+}
+
+static bool is_had_at_once(void *pool)
+{
+    corepool_lease_t lease;
+    if (corepool_checkout_try(*(corepool_pool_t *)pool, NULL, &lease) != COREPOOL_OK)
+        return false;
+    return corepool_checkin(&lease) == COREPOOL_OK;
+}
+
+/* It is on the returned list then, where only who runs on the shard's CPU would have looked. */
+Test(pin, what_was_given_back_elsewhere_is_had_at_once_when_the_shard_is_parked)
+{
+    struct laws_count count = {0};
+    laws_need_rseq();
+    int away = laws_need_second_cpu();
+    corepool_pool_t pool = laws_start_one(&laws_plain_class, &count, 1, 0);
+    laws_await_idle(pool, 1);
+    corepool_lease_t lease = laws_take(pool);
+    laws_in_thread(away, give_back, &lease);
+    laws_on_shard(0, lose_cpu, &away);
+    cr_assert(laws_eventually(is_parked, laws_runtime()));
+    cr_expect(laws_eventually(is_had_at_once, &pool));
+    laws_end();
+}
+
 static int open_any(corepool_worker_t *worker, void *ends, void **resource)
 {
     (void)worker;

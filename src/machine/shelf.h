@@ -303,11 +303,12 @@ static inline uint32_t cp_shelf_idle(const struct cp_shelf *shelf)
     return ((int32_t)(head - tail) > 0 ? head - tail : 0) + top;
 }
 
-/* Whether a giver from elsewhere must wake the manager: a request waits, or the pool closes. Sequentially consistent: pairs with the manager's fence after await, so that a foreign
+/* Whether a giver from elsewhere must wake the manager: a request waits, the pool closes, or the shelf has become portable since
+ * he looked, and no caller looks at the returned list. Sequentially consistent: pairs with the manager's fence after await, so that a foreign
  * giver that pushed before sees it, or the manager sees the push. */
 static inline bool cp_shelf_wants_manager(const struct cp_shelf *shelf)
 {
-    return atomic_load_explicit(&shelf->flags, memory_order_seq_cst) & (CP_SHELF_WAITING | CP_SHELF_CLOSED);
+    return atomic_load_explicit(&shelf->flags, memory_order_seq_cst) & (CP_SHELF_WAITING | CP_SHELF_CLOSED | CP_SHELF_PORTABLE);
 }
 
 /* About how many restarts of sequences by the kernel since the program began: tells a stress that it stressed. */

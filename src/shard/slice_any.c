@@ -241,7 +241,7 @@ static void put_back(struct cp_slice *slice, cp_slot *slot)
 static bool is_forbidden(const struct cp_slice *slice, bool turn)
 {
     if (!turn)
-        return cp_shelf_wants_manager(&slice->shelf);
+        return atomic_load(&slice->shelf.flags) & (CP_SHELF_WAITING | CP_SHELF_CLOSED);
     return atomic_load(&slice->shelf.flags) & CP_SHELF_CLOSED || atomic_load(&slice->turnless);
 }
 
