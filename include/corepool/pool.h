@@ -26,7 +26,7 @@ typedef struct corepool_pool {
 
 /* NimblePool's default size. */
 #define COREPOOL_SIZE_DEFAULT 10u
-/* Largest size of a pool: the shelf's index has 20 bits. */
+/* Largest size of a pool: far above any use, and what a misspelt number may cost in memory. */
 #define COREPOOL_SIZE_MAX 1000000u
 
 #define COREPOOL_POOL_LAZY 0x1u      /* open workers when requests want them; default: all at once */

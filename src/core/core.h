@@ -38,7 +38,7 @@ struct cp_core_options {
 
 struct cp_core {
     struct cp_core_options options;
-    /* Counts: written by the manager, read by statistics at any time: the first three lines by cp_core_snapshot. */
+    /* Counts: written by the manager, read by statistics at any time, the first of them by cp_core_snapshot. */
     _Atomic uint32_t quota;
     _Atomic uint32_t vacant, opening, live, closing;
     _Atomic uint64_t opens, open_failures, terminated;

@@ -1,4 +1,4 @@
-/* core/count.h: how the core keeps its counts. One writer, the manager; readers at any time. For core/core.c and core/steal.c. */
+/* core/count.h: how the core keeps its counts. One writer, the manager; readers at any time. For the core's own files. */
 #ifndef CP_CORE_COUNT_H
 #define CP_CORE_COUNT_H
 

@@ -11,8 +11,7 @@
  * same. Workers that are bound to their shard stay until somebody asks for their places, so that a CPU that is gone for a
  * while costs no connection.
  *
- * L1 is steal.h's: given when it is put into the want, stolen when adopted. Thread: the manager's; no action of these but the
- * filling may be a caller's. */
+ * L1 is steal.h's: given when it is put into the want, stolen when adopted. Thread: the shard's. */
 #ifndef CP_CORE_EVACUATE_H
 #define CP_CORE_EVACUATE_H
 

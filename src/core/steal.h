@@ -102,7 +102,7 @@ static inline struct cp_want *cp_want_first(const struct cp_list *list)
     return cp_container(list->next, struct cp_want, link);
 }
 
-/* A core's part; zero, but for the lists, while it has not starved. */
+/* A core's part. */
 struct cp_steal {
     /* Read by neighbours. Units: so many are sought since the beginning, and claimed; claimed is written by them. */
     _Atomic uint32_t sought, claimed;
@@ -205,7 +205,7 @@ void cp_steal_turn(struct cp_core *core);
  * is to be left for that. When it says no, the thread does not ask again before CP_STEAL_WEIGH_NS. */
 bool cp_steal_outweighs(struct cp_core *core, int64_t now_ns);
 
-/* Whether any of these would have something to do: they are all for the shard's thread. */
+/* Whether any of these would have something to do, but for giving while requests wait: they are all for the shard's thread. */
 bool cp_steal_wants_thread(const struct cp_core *core, int64_t now_ns);
 
 /* Whether wants are to be told of workers that come back, as requests are. */

@@ -49,7 +49,7 @@ static cp_slot *look_at_returned(struct cp_checkout *checkout)
     return cp_slice_collect_one(checkout->slice, turn);
 }
 
-/* What a shelf that had nothing leaves to do. *moved: the caller may be on another CPU by now. */
+/* What a shelf that had nothing leaves to do. */
 static enum cp_shelf_outcome take_missed(struct cp_checkout *checkout, enum cp_shelf_outcome outcome, cp_slot **slot)
 {
     checkout->epoch = atomic_load_explicit(&checkout->slice->epoch, memory_order_acquire);

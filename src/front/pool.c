@@ -44,7 +44,6 @@ static void on_stop_wanted(struct cp_slice *slice, void *context, corepool_reaso
 static struct cp_slice *find_sibling(void *context, unsigned shard, uint64_t *epoch);
 
 struct opening {
-    struct corepool_pool_impl *impl;
     struct cp_slice *slice;
     struct cp_slice_config config;
 };
@@ -69,11 +68,6 @@ static int close_on_shard(struct corepool_shard *shard, void *arg)
     (void)shard;
     cp_slice_close(arg, COREPOOL_REASON_STOP);
     return COREPOOL_OK;
-}
-
-void cp_pool_free(struct corepool_pool_impl *impl)
-{
-    free(impl);
 }
 
 /* The memory behind a handle: a spare one, or new. */
@@ -148,7 +142,7 @@ static int open_slices(struct corepool_pool_impl *impl, const struct cp_slice_co
     unsigned slices = atomic_load(&impl->slices);
     for (unsigned rank = 0; rank < slices; rank++) {
         unsigned home = atomic_load(&impl->homes[rank]);
-        struct opening opening = {.impl = impl, .config = *base};
+        struct opening opening = {.config = *base};
         opening.config.core.quota = cp_pool_quota_of(rank, slices, size);
         opening.config.core.most = size;
         opening.config.core.steals = base->core.steals && slices > 1;

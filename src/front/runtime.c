@@ -1,6 +1,6 @@
 /* front/runtime.c: start and stop of the shards of one process.
  *
- * States: RUNNING → STOPPING (no new pools; every pool closing) → STOPPED (threads joined). Control threads only; the
+ * States: RUNNING → STOPPING (no new pools; every pool closing) → JOINING (one of the stoppers ends the threads) → STOPPED. Control threads only; the
  * lock orders them, shards take it for a moment when a slice finishes. */
 #include "front/runtime.h"
 
@@ -147,7 +147,7 @@ static void describe_shard(struct corepool_runtime *runtime, const corepool_runt
 static int start_shard(struct corepool_shard *shard, corepool_pin_t pin)
 {
     int status = cp_shard_start(shard);
-    if (status == COREPOOL_ESYSTEM && shard->pinned && pin == COREPOOL_PIN_PREFERRED) {
+    if (status < 0 && shard->pin_refused && pin == COREPOOL_PIN_PREFERRED) {
         shard->pinned = false;
         status = cp_shard_start(shard);
     }
@@ -343,7 +343,7 @@ static void free_pools(struct corepool_runtime *runtime)
     while (!cp_list_is_empty(&runtime->spare_pools)) {
         struct corepool_pool_impl *impl = cp_container(runtime->spare_pools.next, struct corepool_pool_impl, link);
         cp_list_unlink(&impl->link);
-        cp_pool_free(impl);
+        free(impl);
     }
 }
 

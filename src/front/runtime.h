@@ -20,7 +20,7 @@ struct corepool_runtime {
     struct cp_watchdog *watchdog; /* NULL: none */
     /* Under the lock. */
     pthread_mutex_t lock;
-    pthread_cond_t changed;       /* a pool is gone, an open has ended, the state is another */
+    pthread_cond_t changed;       /* a pool is gone, an open or an operation has ended, a watched slice or the state is another */
     enum cp_runtime_state state;
     unsigned calls;               /* of corepool_pool_open and of operations under way */
     struct cp_list pools;         /* open and closing */
@@ -136,9 +136,6 @@ void cp_pool_each_slice(struct corepool_pool_impl *impl, void (*fn)(struct cp_sl
 
 /* The same for those that the handle is for: all, or the one that serves its shard. */
 void cp_pool_each_slice_of(corepool_pool_t pool, void (*fn)(struct cp_slice *, void *), void *arg);
-
-/* Frees one that no slice belongs to. */
-void cp_pool_free(struct corepool_pool_impl *impl);
 
 /* Starts closing, unless that has begun; under the runtime's lock. Thread: any. */
 void cp_pool_begin_close(struct corepool_pool_impl *impl, corepool_reason_t reason);

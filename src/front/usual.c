@@ -1,8 +1,8 @@
 /* front/usual.c: checkouts that take a worker at once: the usual one by corepool/layout.h's step, and what takes little more,
  * where the shelf is another's, portable, bound by the handle or chosen by the policy.
  *
- * None of it waits, looks at returned lists or calls a class: what asks for that has a flag on its shelf, and is left to
- * front/checkout.c. */
+ * None of it waits, looks at returned lists or calls a class (a policy's choose may be called): what asks for that has a flag on
+ * its shelf, and is left to front/checkout.c. */
 #include "front/checkout.h"
 
 #include "base/error.h"

@@ -1,4 +1,4 @@
-/* machine/shelf.c: the portable shelf, and what both kinds share: init, changes of flags, probing.
+/* machine/shelf.c: the portable shelf, and what both kinds share: init, changes of flags.
  *
  * Portable: the contract of shelf.h under a lock, from any CPU. The lock's critical sections are a few loads and
  * stores; a sleeping lock, so that a preempted holder costs a switch and not a time slice. */
@@ -115,7 +115,7 @@ enum cp_shelf_outcome cp_shelf_portable_await(struct cp_shelf *shelf)
     if (outcome == CP_SHELF_DONE) {
         if (cp_shelf_idle(shelf))
             outcome = CP_SHELF_NONEMPTY;
-        else /* ordered against foreign givers by the manager's fence, see slice.h */
+        else /* ordered against foreign givers by the manager's exchange of the returned list, see slice.h */
             atomic_fetch_or_explicit(&shelf->flags, CP_SHELF_WAITING, memory_order_relaxed);
     }
     cp_lock_free(&shelf->lock);

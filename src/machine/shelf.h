@@ -304,8 +304,8 @@ static inline uint32_t cp_shelf_idle(const struct cp_shelf *shelf)
 }
 
 /* Whether a giver from elsewhere must wake the manager: a request waits, the pool closes, or the shelf has become portable since
- * he looked, and no caller looks at the returned list. Sequentially consistent: pairs with the manager's fence after await, so that a foreign
- * giver that pushed before sees it, or the manager sees the push. */
+ * he looked, and no caller looks at the returned list. Sequentially consistent: pairs with the manager's exchange of that list
+ * after it has set the flag, so that a giver who pushed before sees the flag, or the manager sees the push. */
 static inline bool cp_shelf_wants_manager(const struct cp_shelf *shelf)
 {
     return atomic_load_explicit(&shelf->flags, memory_order_seq_cst) & (CP_SHELF_WAITING | CP_SHELF_CLOSED | CP_SHELF_PORTABLE);

@@ -1,8 +1,9 @@
 /* shard/lease.h: what is noted of a lease beside its holder: when it began, from where.
  *
- * Only for pools that ask for it: with COREPOOL_POOL_TIME_LEASES and backtrace_every their shelves have LOOK_TAKE and
- * LOOK_GIVE, so that callers come by here; with lease_report_ms and lease_limit_ms the manager's looks find out. A note belongs to one lease by its stamp; who reads it looks whether the stamp is still the
- * same afterwards. Thread default: the holder's. */
+ * Only for pools that ask for it: with backtrace_every their shelves have LOOK_TAKE, with COREPOOL_POOL_TIME_LEASES also
+ * LOOK_GIVE, so that callers come by here; with lease_report_ms and lease_limit_ms the manager's looks find out. A note
+ * belongs to one lease by its stamp; who reads it looks whether the stamp is still the same afterwards. Thread default: the
+ * holder's. */
 #ifndef CP_SHARD_LEASE_H
 #define CP_SHARD_LEASE_H
 

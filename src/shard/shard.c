@@ -427,6 +427,7 @@ static int begin(struct corepool_shard *shard)
     pthread_setname_np(pthread_self(), shard->name); /* length checked by the runtime; a name is no reason to fail */
     if (shard->pinned)
         status = cp_topology_pin(shard->topology, shard->index);
+    shard->pin_refused = status == COREPOOL_ESYSTEM;
     if (status < 0)
         return status;
     if (!cp_thread_self(&status))

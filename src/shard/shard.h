@@ -40,6 +40,7 @@ struct corepool_shard {
     unsigned index;
     int cpu;
     bool pinned;             /* pin wanted and (at start) had */
+    bool pin_refused;        /* the last start failed for that */
     bool single_cpu;         /* stands for one CPU only: its shelves may be rseq */
     corepool_shard_cb on_start, on_stop;
     void *arg;

@@ -1,7 +1,7 @@
 /* shard/slice.c: the manager: brings messages and the shelf's events to the core, and carries out what it decides.
  *
  * States of a slice: spare block → open → closing (core.closed) → finished → spare block. All by who plays the
- * manager (slice.h says what the thread alone does) but the functions marked *any* in slice.h, which stand in slice_any.c. */
+ * manager (slice.h says what the thread alone does); most of what slice.h marks *any* stands in slice_any.c. */
 #include "shard/slice.h"
 
 #include <string.h>

@@ -90,7 +90,7 @@ struct cp_slice {
     struct cp_list dirty;        /* in the shard's list of slices to look after */
     struct cp_heap_node sleeping; /* in the shard's heap of slices with a wake-up time */
     void *message;               /* of the info visit under way */
-    struct cp_neighbours *neighbours; /* of shard/steal.c; NULL: it has never starved */
+    struct cp_neighbours *neighbours; /* of shard/steal.c; NULL: it has never asked or pushed */
     bool pumping;
     bool between_steps;          /* of the pump: a granted request's caller is being told */
     uint8_t taken_in;            /* requests that the pump has taken in meanwhile */

@@ -2,8 +2,6 @@
  * Included by machine/shelf.h only. */
 #include <sched.h>
 
-#define CP_HAVE_RSEQ 0
-
 static inline uint32_t cp_rseq_cpu(void)
 {
     int cpu = sched_getcpu();

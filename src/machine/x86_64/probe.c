@@ -10,7 +10,8 @@
 
 ptrdiff_t cp_rseq_offset;
 
-/* Before any code of the program can reach a shelf: of those in a static library and in the program, the lowest number comes first. */
+/* Before any code of the program can reach a shelf: of a static library's constructors and the program's own those with the lowest
+ * number come first. */
 __attribute__((constructor(101))) static void copy_offset(void)
 {
     cp_rseq_offset = __rseq_offset;

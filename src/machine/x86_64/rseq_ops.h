@@ -11,10 +11,9 @@
 #include <stddef.h>
 #include <sys/rseq.h>
 
-/* Copy of glibc's __rseq_offset, so that the fast path needs no GOT. Set by a constructor in shelf.c. */
+/* Copy of glibc's __rseq_offset, so that the fast path needs no GOT. Set by a constructor in probe.c. */
 extern ptrdiff_t cp_rseq_offset __attribute__((visibility("hidden")));
 
-#define CP_HAVE_RSEQ 1
 
 /* The CPU that the calling thread runs on, by the area's always valid field. */
 static inline uint32_t cp_rseq_cpu(void)
