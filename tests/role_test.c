@@ -4,6 +4,8 @@
 
 #include <poll.h>
 #include <sched.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "base/point.h"
 #include "front/runtime.h"
@@ -130,6 +132,37 @@ Test(role, a_shard_does_not_stop_under_who_has_given_back_from_elsewhere)
     cr_expect_eq(atomic_load(&stopped), 0, "the runtime may be destroyed while a checkin is inside");
     pthread_join(giver.thread, NULL);
     laws_end();
+}
+
+static void *destroy_runtime(void *runtime)
+{
+    stops_at = CP_POINT_REGISTRY_LEFT;
+    corepool_runtime_destroy(runtime);
+    return NULL;
+}
+
+/* It is no child of a process with a runtime, but it was forked while the lock was held that its start takes. */
+Test(role, a_child_that_is_forked_while_the_last_runtime_is_destroyed_may_start_its_own)
+{
+    corepool_runtime_t *runtime;
+    pthread_t destroyer;
+    int status;
+    cr_assert_eq(corepool_runtime_start(NULL, &runtime), COREPOOL_OK);
+    cr_assert_eq(corepool_runtime_stop(runtime, COREPOOL_INFINITE), COREPOOL_OK);
+    pthread_create(&destroyer, NULL, destroy_runtime, runtime);
+    laws_await_count(&stops, 1);
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(10);
+        _exit(corepool_runtime_start(NULL, &runtime) == COREPOOL_OK &&
+                      corepool_runtime_stop(runtime, COREPOOL_INFINITE) == COREPOOL_OK &&
+                      corepool_runtime_destroy(runtime) == COREPOOL_OK
+                  ? 0
+                  : 1);
+    }
+    pthread_join(destroyer, NULL);
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    cr_expect(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status 0x%x", (unsigned)status);
 }
 
 static void *wait_for_a_worker(void *arg)

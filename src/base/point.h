@@ -17,7 +17,8 @@
     X(ASK_POSTED) \
     X(PLAY_BEGUN) \
     X(LEAVE_LOOKED) \
-    X(PLAY_ENDED)
+    X(PLAY_ENDED) \
+    X(REGISTRY_LEFT)
 
 enum cp_point {
 #define CP_POINT_ENUM(name) CP_POINT_##name,

@@ -10,6 +10,7 @@
 
 #include "base/condition.h"
 #include "base/error.h"
+#include "base/point.h"
 #include "front/watchdog.h"
 #include "machine/probe.h"
 
@@ -19,6 +20,7 @@
 #define THREAD_NAME_MAX 10 /* leaves room for "/SHARD" in the kernel's 15 characters */
 
 static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
+static bool fork_guarded;
 static struct cp_list registry = {&registry, &registry};
 
 void cp_each_runtime(void (*fn)(struct corepool_runtime *, void *), void *arg)
@@ -29,12 +31,33 @@ void cp_each_runtime(void (*fn)(struct corepool_runtime *, void *), void *arg)
     pthread_mutex_unlock(&registry_lock);
 }
 
-static void enter_registry(struct corepool_runtime *runtime)
+/* A child is not to find it held by a thread that it has not. */
+static void before_fork(void)
 {
+    pthread_mutex_lock(&registry_lock);
+}
+
+static void after_fork(void)
+{
+    pthread_mutex_unlock(&registry_lock);
+}
+
+static void guard_registry(void)
+{
+    fork_guarded = pthread_atfork(before_fork, after_fork, after_fork) == 0;
+}
+
+static int enter_registry(struct corepool_runtime *runtime)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, guard_registry);
+    if (!fork_guarded)
+        return cp_fail(COREPOOL_ENOMEM, "no memory to be told of a fork");
     cp_thread_runtime_begins();
     pthread_mutex_lock(&registry_lock);
     cp_list_push_back(&registry, &runtime->link);
     pthread_mutex_unlock(&registry_lock);
+    return COREPOOL_OK;
 }
 
 static void leave_registry(struct corepool_runtime *runtime)
@@ -42,6 +65,7 @@ static void leave_registry(struct corepool_runtime *runtime)
     pthread_mutex_lock(&registry_lock);
     cp_list_unlink(&runtime->link);
     cp_thread_runtime_ends();
+    cp_point(REGISTRY_LEFT);
     pthread_mutex_unlock(&registry_lock);
 }
 
@@ -257,8 +281,9 @@ int corepool_runtime_start(const corepool_runtime_options_t *options, corepool_r
     cp_list_init(&runtime->link);
     cp_reclaim_install();
     status = prepare(runtime, options);
+    if (status == COREPOOL_OK)
+        status = enter_registry(runtime);
     if (status == COREPOOL_OK) {
-        enter_registry(runtime);
         status = start_shards(runtime, options);
         if (status != COREPOOL_OK)
             leave_registry(runtime);
