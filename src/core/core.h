@@ -125,9 +125,9 @@ void cp_core_init(struct cp_core *core, const struct cp_core_options *options, c
 /* A request arrives: at the end of the queue, or at its front with `again`. After close it will be refused. */
 void cp_core_request(struct cp_core *core, struct cp_request *request);
 
-/* Whether all workers are out and requests wait, and nothing else is going on: then another request only waits behind them, and a
- * worker that comes back goes to the first of them. Asked when cp_core_next or cp_core_next_anywhere has nothing to do (and
- * leaves nothing); until another input, the two steps below are all that these would decide, but for what time brings. */
+/* Whether all workers are out and requests wait, and nothing else is going on: then another request only waits behind them,
+ * and a worker that comes back goes to the first of them. Asked when cp_core_next or cp_core_next_anywhere has nothing to do
+ * (and leaves nothing); until another input, the two steps below are all that these would decide, but for what time brings. */
 bool cp_core_is_crowded(const struct cp_core *core);
 
 /* cp_core_request has added one more. */
@@ -159,8 +159,8 @@ void cp_core_granted(struct cp_core *core, int64_t waited_ns);
 /* After CP_DO_LISTEN: `waiting` could not be set because the shelf was not empty. */
 void cp_core_not_listening(struct cp_core *core);
 
-/* Init has succeeded, at slot->since, which the manager has set. If the slot was doomed meanwhile its worker is terminated for
- * that. */
+/* Init has succeeded, at slot->since, which the manager has set. If the slot was doomed meanwhile its worker is terminated
+ * for that. */
 void cp_core_opened(struct cp_core *core, cp_slot *slot);
 void cp_core_open_failed(struct cp_core *core, cp_slot *slot, int64_t now_ns);
 void cp_core_gone(struct cp_core *core, cp_slot *slot);
@@ -202,9 +202,10 @@ void cp_core_close(struct cp_core *core, uint8_t reason);
 /* CP_DO_LISTEN is to bring the oldest on the shelf, not the one that is to be granted. */
 bool cp_core_brings_oldest(const struct cp_core *core);
 
-/* For core/look.c and core/steal.c: an idle worker's place need not be filled again before a request wants it; the idle slot
- * in the manager's hands that is so for longest (there is one), looked at or taken, and back to where it was; the end of the
- * first that is doomed (there is one); the next random number. */
+/* For the core's own files: how many workers are to be open though no request wants them; an idle worker's place need not be
+ * filled again before a request wants it; the idle slot in the manager's hands that is so for longest (there is one), looked
+ * at or taken, and back to where it was; the end of the first that is doomed (there is one); the next random number. */
+uint32_t cp_core_stock(const struct cp_core *core);
 void cp_core_stock_less(struct cp_core *core);
 cp_slot *cp_core_oldest_idle(const struct cp_core *core);
 void cp_core_terminate_next(struct cp_core *core, struct cp_action *action);
