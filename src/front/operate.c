@@ -2,8 +2,7 @@
  *
  * One operation of a pool at a time changes its slices (impl->operating), each on its own shard; what then has to be waited
  * for is waited for without that, on the runtime's `changed`: slices that are watched tell of their changes under the lock.
- * A call under way keeps the runtime from being stopped under it, and a pool that closes ends every wait. Control threads,
- * but for corepool_detach. */
+ * A call under way keeps the runtime from being stopped under it, and a pool that closes ends every wait. Control threads. */
 #include <corepool/operate.h>
 
 #include <stdlib.h>
@@ -11,7 +10,6 @@
 #include "base/condition.h"
 #include "base/error.h"
 #include "front/runtime.h"
-#include "shard/lease.h"
 #include "shard/steal.h"
 
 /* --- one after the other ------------------------------------------------------------------------------------------ */
@@ -541,66 +539,4 @@ int corepool_pool_warm(corepool_pool_t pool, unsigned n, int64_t timeout_ms)
     watch(pool.impl);
     status = await(pool, warm_all(pool, n), is_warm, n, timeout_ms);
     return finish_call(pool, status == COREPOOL_PENDING ? not_warm(pool, n, timeout_ms) : status);
-}
-
-/* --- detach -------------------------------------------------------------------------------------------------------- */
-
-struct detach {
-    const corepool_lease_t *lease;
-    void *resource;
-};
-
-static int stale(void)
-{
-    return cp_fail(COREPOOL_ESTALE, "the lease was ended before: checked in, or reclaimed");
-}
-
-/* A worker that is leased when it is looked at here lives on at least until this returns. */
-static int detach_on_shard(struct corepool_shard *shard, void *arg)
-{
-    struct detach *detach = arg;
-    cp_slot *slot = detach->lease->worker;
-    cp_shard_enter(shard);
-    if (atomic_load_explicit(&slot->item.stamp, memory_order_acquire) != detach->lease->generation)
-        return stale();
-    const corepool_class_t *cls = slot->slice->cls;
-    if (cls->terminate && !cls->detach)
-        return cp_fail(COREPOOL_ENOTSUP, "class %s has no detach callback", cls->name);
-    int status = cp_slice_detach(slot, detach->lease->generation, &detach->resource);
-    if (status == COREPOOL_OK)
-        cp_lease_count_hold(slot, detach->lease->generation);
-    return status == COREPOOL_ESTALE ? stale() : status;
-}
-
-static int call_detach(struct detach *detach)
-{
-    struct corepool_shard *shard = detach->lease->worker->slice->shard;
-    if (cp_on_shard(shard))
-        return detach_on_shard(shard, detach);
-    if (corepool_shard_current())
-        return cp_fail(COREPOOL_EDEADLK, "corepool_detach: called on another shard's thread than the worker's");
-    int status = cp_check_waits("corepool_detach");
-    if (status == COREPOOL_OK)
-        status = cp_shard_call(shard, detach_on_shard, detach);
-    return status == COREPOOL_ECLOSED ? stale() : status; /* a shard that has stopped has no worker */
-}
-
-int corepool_detach(corepool_lease_t *lease, void **resource)
-{
-    struct detach detach = {.lease = lease};
-    int code;
-    if (resource)
-        *resource = NULL;
-    if (!lease || !resource)
-        return cp_fail(COREPOOL_EINVAL, lease ? "resource: NULL" : "lease: NULL");
-    if (!lease->worker)
-        return cp_fail(COREPOOL_ESTALE, "the lease is zero: ended before, or never filled by a checkout");
-    if (!cp_thread_self(&code))
-        return code;
-    int status = call_detach(&detach);
-    if (status != COREPOOL_OK)
-        return status;
-    *resource = detach.resource;
-    *lease = (corepool_lease_t){0};
-    return COREPOOL_OK;
 }
