@@ -303,12 +303,18 @@ static inline uint32_t cp_shelf_idle(const struct cp_shelf *shelf)
     return ((int32_t)(head - tail) > 0 ? head - tail : 0) + top;
 }
 
-/* Whether a giver from elsewhere must wake the manager: a request waits, the pool closes, or the shelf has become portable since
- * he looked, and no caller looks at the returned list. Sequentially consistent: pairs with the manager's exchange of that list
- * after it has set the flag, so that a giver who pushed before sees the flag, or the manager sees the push. */
+/* Whether a worker that comes back is the manager's: a request waits, or the pool closes. Thread: any. */
 static inline bool cp_shelf_wants_manager(const struct cp_shelf *shelf)
 {
-    return atomic_load_explicit(&shelf->flags, memory_order_seq_cst) & (CP_SHELF_WAITING | CP_SHELF_CLOSED | CP_SHELF_PORTABLE);
+    return atomic_load_explicit(&shelf->flags, memory_order_seq_cst) & (CP_SHELF_WAITING | CP_SHELF_CLOSED);
+}
+
+/* Whether who has pushed on the returned list must wake the manager: for that, or because the shelf has become portable since he
+ * looked, and no caller looks at the list. Sequentially consistent: pairs with the manager's exchange of the list after it has
+ * set the flag, so that a giver who pushed before sees the flag, or the manager sees the push. */
+static inline bool cp_shelf_wants_returned(const struct cp_shelf *shelf)
+{
+    return cp_shelf_wants_manager(shelf) || atomic_load_explicit(&shelf->flags, memory_order_seq_cst) & CP_SHELF_PORTABLE;
 }
 
 /* About how many restarts of sequences by the kernel since the program began: tells a stress that it stressed. */

@@ -204,7 +204,7 @@ void cp_slice_return(cp_slot *slot, bool wake)
     push_returned(slice, slot);
     cp_point(GIVE_FOREIGN_PUSHED);
     /* After the push: pairs with the manager's exchange after it has set `waiting`, CLOSED, or the slot's doom. */
-    if (wake || cp_shelf_wants_manager(&slice->shelf) || atomic_load(&slot->item.doomed))
+    if (wake || cp_shelf_wants_returned(&slice->shelf) || atomic_load(&slot->item.doomed))
         cp_slice_nudge(slice);
     cp_shard_let_go(shard);
 }
@@ -241,7 +241,7 @@ static void put_back(struct cp_slice *slice, cp_slot *slot)
 static bool is_forbidden(const struct cp_slice *slice, bool turn)
 {
     if (!turn)
-        return atomic_load(&slice->shelf.flags) & (CP_SHELF_WAITING | CP_SHELF_CLOSED);
+        return cp_shelf_wants_manager(&slice->shelf);
     return atomic_load(&slice->shelf.flags) & CP_SHELF_CLOSED || atomic_load(&slice->turnless);
 }
 
