@@ -363,9 +363,10 @@ Test(role, who_gives_back_to_a_crowd_what_another_has_by_now_hands_on_nothing)
 }
 
 /* And the entry that such an ending leaves, to be dropped, meets the next one: who looks at the list without
- * playing may take the worker there. */
+ * playing may take the worker there. (Of a portable shelf the manager drops it at once.) */
 Test(role, what_is_still_on_the_returned_list_is_taken_in_from_there_only)
 {
+    laws_need_rseq();
     struct laws_count count = {0};
     corepool_pool_t pool = laws_start_one(&laws_plain_class, &count, 1, 0);
     laws_await_idle(pool, 1);
