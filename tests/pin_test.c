@@ -218,6 +218,25 @@ Test(pin, what_was_given_back_elsewhere_is_had_at_once_when_the_shard_is_parked)
     laws_end();
 }
 
+/* Leaving the CPU is a part of the eviction there: what was given back is taken in once, afterwards. */
+Test(pin, a_worker_that_was_given_back_elsewhere_is_evicted_off_the_cpu_once)
+{
+    struct laws_count count = {0};
+    laws_need_rseq();
+    struct eviction eviction = {.cpu = laws_need_second_cpu()};
+    corepool_pool_t pool = laws_start_one(&laws_plain_class, &count, 1, 0);
+    laws_await_idle(pool, 1);
+    corepool_lease_t lease = laws_take(pool);
+    eviction.worker = lease.worker;
+    laws_in_thread(eviction.cpu, give_back, &lease);
+    laws_on_shard(0, evict_from_away, &eviction);
+    laws_await_count(&count.opened, 2);
+    laws_await_idle(pool, 1);
+    cr_expect_eq(atomic_load(&count.reasons[COREPOOL_REASON_EVICTED]), 1);
+    cr_expect_eq(laws_stats(pool).terminated, 1);
+    laws_end();
+}
+
 static int open_any(corepool_worker_t *worker, void *ends, void **resource)
 {
     (void)worker;

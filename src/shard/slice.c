@@ -116,8 +116,7 @@ bool cp_slice_leave_cpu(struct cp_slice *slice)
     }
     slice->lost_cpu = true;
     cp_home_lost(slice->shard);
-    cp_slice_collect(slice); /* no caller looks at that list any more; pairs with cp_slice_return */
-    cp_slice_touch(slice);
+    cp_slice_nudge_later(slice); /* no caller looks at the returned list any more; pairs with cp_slice_return */
     return true;
 }
 

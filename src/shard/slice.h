@@ -276,8 +276,9 @@ void cp_slice_tell(const struct cp_slice *slice, const corepool_event_t *event);
 /* The same for a COREPOOL_EVENT_WARNING about a worker. code: what its class returned, or 0. */
 void cp_slice_warn(const struct cp_slice *slice, const cp_slot *slot, int code, const char *text);
 
-/* Asks the manager to look at the returned list. Thread: any. */
+/* Asks the manager to look at the returned list: at once, where that is possible; not before the caller has gone on. Thread: any. */
 void cp_slice_nudge(struct cp_slice *slice);
+void cp_slice_nudge_later(struct cp_slice *slice);
 
 /* The caller owns the slot (its stamp says RETURNED or REMOVED by the caller's swap): hands it to the manager.
  * wake: whether the manager must act in any case. Thread: any. */

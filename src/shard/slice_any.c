@@ -178,8 +178,12 @@ void cp_slice_send_nonsense(struct cp_slice *slice, struct cp_request *request, 
 
 void cp_slice_nudge(struct cp_slice *slice)
 {
-    if (cp_slice_collect_at_once(slice))
-        return;
+    if (!cp_slice_collect_at_once(slice))
+        cp_slice_nudge_later(slice);
+}
+
+void cp_slice_nudge_later(struct cp_slice *slice)
+{
     if (atomic_exchange(&slice->nudged, 1) == 0)
         if (!cp_slice_ask(slice, &slice->nudge))
             atomic_store(&slice->nudged, 0); /* stopped: no worker is left that could be returned */
