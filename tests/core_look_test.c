@@ -431,6 +431,24 @@ Test(idle, what_is_closed_again_and_again_counts_once)
     cr_expect_eq(atomic_load(&core.live), 2);
 }
 
+/* A place that leaves is one that was closed: of the three that stay two are used, and to be kept open. */
+Test(idle, a_smaller_slice_keeps_open_what_it_uses)
+{
+    start((struct cp_core_options){.look = {.idle_close_ns = TIMEOUT}});
+    lease(0);
+    lease(1);
+    pass(2 * TIMEOUT);
+    cr_assert_eq(atomic_load(&core.live), 2);
+    cp_core_resize(&core, 3);
+    settle();
+    unsigned before = opened;
+    slots[0].doom = COREPOOL_REASON_HANGUP;
+    atomic_store(&slots[0].item.doomed, 1);
+    give_back(0);
+    settle();
+    cr_expect_eq(opened, before + 1);
+}
+
 Test(idle, who_is_used_in_time_stays)
 {
     start((struct cp_core_options){.quota = 2, .look = {.idle_close_ns = TIMEOUT}});

@@ -354,6 +354,22 @@ Test(core_steal, who_plays_leaves_a_worker_to_the_thread_for_a_want_that_outweig
     finish(4);
 }
 
+Test(core_steal, who_plays_does_not_leave_a_worker_to_a_thread_that_does_not_come)
+{
+    starve(2, 2);
+    request(&slices[1], 3);
+    pump(&slices[1]);
+    request(&slices[0], 20);
+    pump(&slices[0]);
+    now += CP_STEAL_WEIGH_NS;
+    cp_core_idle(&slices[1].core, &slices[1].slots[0]);
+    cr_expect(play(&slices[1]));
+    now += CP_STEAL_BOUND_NS;
+    play(&slices[1]);
+    cr_expect_eq(slices[1].granted, 3);
+    finish(4);
+}
+
 Test(core_steal, who_plays_grants_beside_a_want_that_does_not_outweigh)
 {
     starve(2, 2);

@@ -194,6 +194,60 @@ Test(role, a_shard_does_not_stop_under_who_is_told_that_it_stops)
     laws_end();
 }
 
+static int refuse_once(void *pool_state, void *resource, void *command, void **client)
+{
+    static _Atomic unsigned asked;
+    (void)pool_state, (void)resource, (void)command, (void)client;
+    return atomic_fetch_add(&asked, 1) == 0 ? COREPOOL_REMOVE : COREPOOL_OK;
+}
+
+/* What waited and was granted, and has then given back what its class refused, looks further. */
+Test(role, a_shard_does_not_stop_under_who_looks_for_another_worker)
+{
+    struct laws_count count = {0};
+    corepool_class_t cls = laws_plain_class;
+    cls.checkout = refuse_once;
+    corepool_pool_t pool = laws_start_one(&cls, &count, 1, 0);
+    struct giver waiter = {.point = CP_POINT_LOOKS_FURTHER, .lease = {.resource = &pool}};
+    int status;
+    laws_await_idle(pool, 1);
+    pthread_create(&waiter.thread, NULL, wait_for_a_worker, &waiter);
+    laws_await_count(&stops, 1);
+    stop_runtime(&status);
+    cr_expect_eq(status, COREPOOL_OK);
+    cr_expect_eq(atomic_load(&stopped), 0, "the runtime may be destroyed while a checkout is inside");
+    pthread_join(waiter.thread, NULL);
+    laws_end();
+}
+
+static int end_thread(void *pool_state, void *resource, void *command, void **client)
+{
+    (void)pool_state, (void)resource, (void)command, (void)client;
+    pthread_exit(NULL);
+}
+
+/* Its lease is reclaimed, as any thread's that ends; nothing else of it is left behind. */
+Test(role, a_thread_that_ends_in_a_callback_of_its_checkout_does_not_keep_the_runtime_from_stopping)
+{
+    struct laws_count count = {0};
+    corepool_class_t cls = laws_plain_class;
+    corepool_pool_t pool = laws_start_one(&cls, &count, 1, 0);
+    struct giver waiter = {.point = (enum cp_point)-1, .lease = {.resource = &pool}};
+    int status;
+    laws_await_idle(pool, 1);
+    corepool_lease_t lease = laws_take(pool);
+    cls.checkout = end_thread;
+    pthread_create(&waiter.thread, NULL, wait_for_a_worker, &waiter);
+    laws_await_waiting(pool, 1);
+    cr_assert_eq(corepool_checkin(&lease), COREPOOL_OK);
+    pthread_join(waiter.thread, NULL);
+    alarm(30); /* a stop that hangs does not come to its deadline */
+    stop_runtime(&status);
+    alarm(0);
+    cr_expect_eq(status, COREPOOL_OK);
+    laws_end();
+}
+
 static void *wait_in_vain(void *pool)
 {
     corepool_lease_t lease;

@@ -180,3 +180,26 @@ Test(stop, a_thousand_runtimes_come_and_go_with_pools_in_flight)
     cr_expect_gt(served, CYCLES, "clients must have been at work");
     laws_expect_no_leaks();
 }
+
+static void linger(corepool_shard_t *shard, void *arg)
+{
+    (void)shard, (void)arg;
+    poll(NULL, 0, LAWS_SHORT_MS);
+}
+
+static void *stop_cancelled(void *runtime)
+{
+    pthread_cancel(pthread_self());
+    corepool_runtime_stop(runtime, COREPOOL_INFINITE);
+    return NULL;
+}
+
+Test(stop, whose_thread_is_cancelled_in_it_is_down_before_the_thread_ends)
+{
+    pthread_t stopper;
+    corepool_runtime_t *runtime = laws_start(&(corepool_runtime_options_t){.on_stop = linger});
+    cr_assert_eq(pthread_create(&stopper, NULL, stop_cancelled, runtime), 0);
+    cr_assert_eq(pthread_join(stopper, NULL), 0);
+    cr_expect_eq(corepool_runtime_stop(runtime, 0), COREPOOL_OK, "%s", corepool_error_detail());
+    laws_end();
+}

@@ -267,6 +267,14 @@ static bool would_give(const struct cp_core *core, const struct cp_want *want, i
                                  : !is_retiring(core) && is_urgent(core, want, now_ns);
 }
 
+/* It is in a callback, say. */
+static bool is_thread_late(struct cp_steal *steal, int64_t now_ns)
+{
+    if (steal->left_at == 0)
+        steal->left_at = now_ns;
+    return now_ns - steal->left_at >= CP_STEAL_BOUND_NS;
+}
+
 bool cp_steal_outweighs(struct cp_core *core, int64_t now_ns)
 {
     if (core->idle != 1 || GET(core->waiting) == 0 || !may_give(core))
@@ -274,14 +282,15 @@ bool cp_steal_outweighs(struct cp_core *core, int64_t now_ns)
     struct cp_want *want = cp_want_first(&core->steal.asked);
     if (now_ns < want->weigh_at)
         return false;
-    if (would_give(core, want, now_ns))
-        return true; /* the look stays due, for the thread */
-    want->weigh_at = now_ns + CP_STEAL_WEIGH_NS;
-    return false;
+    bool leaves = would_give(core, want, now_ns) && !is_thread_late(&core->steal, now_ns);
+    if (!leaves) /* else the look stays due, for the thread */
+        want->weigh_at = now_ns + CP_STEAL_WEIGH_NS;
+    return leaves;
 }
 
 bool cp_steal_next_give(struct cp_core *core, int64_t now_ns, struct cp_action *action)
 {
+    core->steal.left_at = 0;
     if (!may_give(core))
         return false;
     struct cp_want *want = cp_want_first(&core->steal.asked);

@@ -127,6 +127,7 @@ struct cp_steal {
     uint64_t cold_stamp;
     int64_t cold_since;      /* … and since when it was that */
     int64_t cold_look_at;    /* the next look at it */
+    int64_t left_at;         /* since when who plays leaves an idle worker to the thread; 0: nobody does */
     bool held;               /* nothing is to be on its way */
 };
 
@@ -202,7 +203,8 @@ bool cp_steal_next_ask(struct cp_core *core, int64_t now_ns, struct cp_action *a
 void cp_steal_turn(struct cp_core *core);
 
 /* Whether the thread, but not who plays the manager, would give the last idle worker to who asked though requests wait here: it
- * is to be left for that. When it says no, the thread does not ask again before CP_STEAL_WEIGH_NS. */
+ * is to be left for that, unless the thread does not come for CP_STEAL_BOUND_NS. When it says no, the thread does not ask
+ * again before CP_STEAL_WEIGH_NS. */
 bool cp_steal_outweighs(struct cp_core *core, int64_t now_ns);
 
 /* Whether any of these would have something to do, but for giving while requests wait: they are all for the shard's thread. */

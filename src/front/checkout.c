@@ -189,14 +189,17 @@ static uint32_t ask_if_usable(const corepool_lease_t *lease, const corepool_clas
                              : COREPOOL_REASON_NONE;
 }
 
-int cp_checkout_validate(const struct cp_checkout *checkout, corepool_lease_t *lease)
+int cp_checkout_validate(struct cp_checkout *checkout, corepool_lease_t *lease)
 {
+    struct corepool_shard *shard = lease->worker->slice->shard;
     const corepool_class_t *cls = lease->worker->slice->cls;
+    cp_checkout_let_go(checkout);
     if (cp_unlikely(checkout->enqueued))
         atomic_store_explicit(&lease->worker->wrapped, checkout->command, memory_order_relaxed);
     cp_lease_begun(lease->worker, lease->generation, checkout->self);
     uint32_t unusable = ask_if_usable(lease, cls);
     if (cp_unlikely(unusable != COREPOOL_REASON_NONE)) {
+        cp_checkout_hold(checkout, shard);
         cp_lease_end(lease, checkout->self, unusable);
         *lease = (corepool_lease_t){0};
         return COREPOOL_REMOVE;
@@ -209,6 +212,7 @@ int cp_checkout_validate(const struct cp_checkout *checkout, corepool_lease_t *l
     bool skip = verdict == COREPOOL_SKIP;
     if (skip)
         atomic_fetch_add_explicit(&lease->worker->slice->skips, 1, memory_order_relaxed);
+    cp_checkout_hold(checkout, shard);
     cp_lease_end(lease, checkout->self, skip ? COREPOOL_REASON_NONE : cp_verdict(verdict, COREPOOL_REASON_CHECKOUT));
     *lease = (corepool_lease_t){0}; /* also if the callback ended it itself */
     return skip ? skipped(cls, verdict) : COREPOOL_REMOVE;
@@ -263,7 +267,8 @@ int cp_checkout_begin(struct cp_checkout *checkout, corepool_pool_t pool, const 
         return code;
     checkout->pool = pool;
     checkout->command = options ? options->command : NULL;
-    checkout->again = checkout->enqueued = false;
+    checkout->again = checkout->enqueued = checkout->holds = false;
+    checkout->held = NULL;
     return pool.shard == COREPOOL_SHARD_LOCAL ? cp_checkout_choose(&checkout->pool, options, checkout->self) : COREPOOL_OK;
 }
 
@@ -351,17 +356,14 @@ static int wait_on(struct cp_checkout *checkout, struct cp_request *request, int
 /* OK with a validated lease, COREPOOL_REMOVE to look again, or an error. */
 static int wait_for_grant(struct cp_checkout *checkout, int64_t timeout_ms, corepool_lease_t *lease)
 {
-    struct corepool_shard *shard = checkout->slice->shard;
     int status = cp_checkout_admit(checkout);
     if (status != COREPOOL_OK)
         return status;
     struct cp_request *request = take_request(checkout->self);
     if (!request)
         return cp_fail(COREPOOL_ENOMEM, "no memory to wait");
-    cp_shard_hold(shard); /* a request that was refused keeps nobody from stopping, and there are words to be found for that */
-    status = wait_on(checkout, request, timeout_ms, lease);
-    cp_shard_let_go(shard);
-    return status;
+    cp_checkout_hold(checkout, checkout->slice->shard);
+    return wait_on(checkout, request, timeout_ms, lease);
 }
 
 /* --- public ------------------------------------------------------------------------------------------------------------------ */
@@ -383,6 +385,7 @@ static int wait_and_retry(struct cp_checkout *checkout, enum cp_shelf_outcome ou
         if (status != COREPOOL_REMOVE)
             return status;
         /* A worker was refused by its class: the same request tries the next, and keeps its place. */
+        cp_point(LOOKS_FURTHER);
         checkout->again = true;
         outcome = cp_checkout_take(checkout, &slot);
         if (outcome == CP_SHELF_DONE) {
@@ -414,30 +417,38 @@ static int enqueue(struct cp_checkout *checkout)
                    : cp_fail(COREPOOL_ENOMEM, "no memory to wait");
 }
 
-int cp_checkout_slowly(corepool_pool_t pool, const corepool_checkout_options_t *options, corepool_lease_t *lease)
+static int check_out(struct cp_checkout *checkout, const corepool_checkout_options_t *options, corepool_lease_t *lease)
 {
-    struct cp_checkout checkout;
     cp_slot *slot;
-    int status = begin_anywhere(&checkout, pool, options, lease);
-    if (status != COREPOOL_OK)
-        return status;
-    if (checkout.self->shard)
+    if (checkout->self->shard)
         return cp_fail(COREPOOL_EDEADLK, "a blocking checkout on a shard's thread would wait for itself: use "
                                          "corepool_checkout_async");
-    status = cp_check_waits("corepool_checkout");
+    int status = cp_check_waits("corepool_checkout");
     if (status == COREPOOL_OK)
-        status = enqueue(&checkout);
+        status = enqueue(checkout);
     if (status != COREPOOL_OK)
         return status;
-    enum cp_shelf_outcome outcome = cp_checkout_take(&checkout, &slot);
+    enum cp_shelf_outcome outcome = cp_checkout_take(checkout, &slot);
     if (outcome == CP_SHELF_DONE) {
-        cp_checkout_lease(slot, checkout.self, lease);
-        status = cp_checkout_validate(&checkout, lease);
+        cp_checkout_lease(slot, checkout->self, lease);
+        status = cp_checkout_validate(checkout, lease);
         if (status != COREPOOL_REMOVE)
             return status;
         outcome = CP_SHELF_ABORT; /* look again */
     }
-    return wait_and_retry(&checkout, outcome, options, lease);
+    return wait_and_retry(checkout, outcome, options, lease);
+}
+
+int cp_checkout_slowly(corepool_pool_t pool, const corepool_checkout_options_t *options, corepool_lease_t *lease)
+{
+    struct cp_checkout checkout;
+    int status = begin_anywhere(&checkout, pool, options, lease);
+    if (status != COREPOOL_OK)
+        return status;
+    checkout.holds = true;
+    status = check_out(&checkout, options, lease);
+    cp_checkout_let_go(&checkout);
+    return status;
 }
 
 /* A try that finds nothing is no request, so enqueue runs once there is a worker. */

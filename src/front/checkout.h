@@ -14,7 +14,27 @@ struct cp_checkout {
     bool enqueued;    /* command is what the class's enqueue callback made of it */
     struct cp_slice *slice; /* where it missed */
     uint64_t epoch;         /* of the slice, while it was this pool's */
+    bool holds;             /* stop is to wait while it looks further, though it has neither a lease nor a request that waits */
+    struct corepool_shard *held; /* then by cp_shard_hold; NULL: a lease keeps the shard, or nothing does yet */
 };
+
+/* What keeps a checkout's shard from stopping: from before its request is sent, or before a lease is ended that the class has
+ * refused, until it has another lease or has returned. Never across a callback, in which the thread might end, or stop the
+ * runtime. */
+static inline void cp_checkout_hold(struct cp_checkout *checkout, struct corepool_shard *shard)
+{
+    if (!checkout->holds || checkout->held)
+        return;
+    cp_shard_hold(shard);
+    checkout->held = shard;
+}
+
+static inline void cp_checkout_let_go(struct cp_checkout *checkout)
+{
+    if (checkout->held)
+        cp_shard_let_go(checkout->held);
+    checkout->held = NULL;
+}
 
 /* The slice that serves the CPU that the caller is on, by rseq or, where that does not tell the CPU (valgrind,
  * GLIBC_TUNABLES), by the C library. */
@@ -77,7 +97,7 @@ static inline void cp_checkout_lease(cp_slot *slot, struct cp_thread *self, core
 
 /* Runs the class's checkout callback on a fresh lease. OK; ESKIPPED (with detail, lease given back and zeroed); or
  * COREPOOL_REMOVE: the worker is gone, the lease zeroed, the next is to be tried. */
-int cp_checkout_validate(const struct cp_checkout *checkout, corepool_lease_t *lease);
+int cp_checkout_validate(struct cp_checkout *checkout, corepool_lease_t *lease);
 
 /* The class, if it has an enqueue callback that runs on callers' threads, else NULL. */
 const corepool_class_t *cp_checkout_enqueuer(const struct cp_checkout *checkout);

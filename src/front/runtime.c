@@ -327,14 +327,17 @@ static int report_left(struct corepool_runtime *runtime)
     return cp_fail(COREPOOL_EBUSY, "still in use: %s", text);
 }
 
-/* Under the lock, which is let go meanwhile. */
+/* Under the lock, which is let go meanwhile. Joining is a cancellation point, and who has begun is to end it. */
 static void join_shards(struct corepool_runtime *runtime)
 {
+    int before;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
     runtime->state = CP_JOINING;
     pthread_mutex_unlock(&runtime->lock);
     for (unsigned i = 0; i < runtime->shards; i++)
         cp_shard_stop(&runtime->shard[i]);
     cp_watchdog_stop(runtime);
+    pthread_setcancelstate(before, NULL);
     pthread_mutex_lock(&runtime->lock);
     runtime->state = CP_STOPPED;
     pthread_cond_broadcast(&runtime->changed);
