@@ -30,6 +30,26 @@ Test(process, port_pool_answers_four_threads)
     finish();
 }
 
+Test(process, a_forked_child_does_not_speak_to_its_parents_children)
+{
+    char reply[64];
+    size_t length;
+    int status;
+    start(&(corepool_process_options_t){.argv = cat}, 1);
+    corepool_lease_t lease = check_out();
+    pid_t child = fork();
+    if (child == 0)
+        _exit(corepool_process_call(&lease, "x\n", 2, '\n', reply, sizeof reply, &length, 100) == COREPOOL_EFORKED &&
+                      corepool_process_stdin(&lease) == -1
+                  ? 0
+                  : 1);
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    cr_expect(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    cr_expect_eq(ask(&lease, "hello\n", reply, sizeof reply, PATIENCE_MS), COREPOOL_OK);
+    cr_expect_eq(corepool_checkin(&lease), COREPOOL_OK);
+    finish();
+}
+
 Test(process, a_mebibyte_goes_both_ways_through_a_pipe_of_64_KiB)
 {
     enum { SIZE = 1 << 20 };

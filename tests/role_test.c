@@ -151,6 +151,7 @@ Test(role, a_child_that_is_forked_while_the_last_runtime_is_destroyed_may_start_
     cr_assert_eq(corepool_runtime_stop(runtime, COREPOOL_INFINITE), COREPOOL_OK);
     pthread_create(&destroyer, NULL, destroy_runtime, runtime);
     laws_await_count(&stops, 1);
+    cr_assert_eq(atomic_load(&stopped), 1);
     pid_t child = fork();
     if (child == 0) {
         alarm(10);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "support/fixture.h"
@@ -93,6 +94,31 @@ Test(stream, carries_bytes_both_ways_again_and_again)
         cr_assert_eq(corepool_checkin(&lease), COREPOOL_OK);
     }
     cr_assert_eq(laws_stats(pool).opens, 1, "one connection serves them all");
+    fixture_end(&fixture);
+    peer_stop(&peer);
+}
+
+/* The peer would take its bytes for the parent's. */
+Test(stream, a_forked_child_neither_sends_nor_receives_on_its_parents_connection)
+{
+    struct peer peer;
+    char byte;
+    int status;
+    peer_start(&peer, echo, NULL);
+    struct fixture fixture = fixture_start();
+    corepool_stream_options_t options = {.host = "127.0.0.1", .port = peer.port};
+    corepool_lease_t lease = take(open_pool(&fixture, &options, 1));
+    pid_t child = fork();
+    if (child == 0)
+        _exit(corepool_stream_send(&lease, "not mine", 8, LAWS_SHORT_MS) == COREPOOL_EFORKED &&
+                      corepool_stream_receive(&lease, &byte, 1, LAWS_SHORT_MS) == COREPOOL_EFORKED &&
+                      corepool_stream_fd(&lease) == -1
+                  ? 0
+                  : 1);
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    cr_expect(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    check_echo(&lease, "hello");
+    cr_assert_eq(corepool_checkin(&lease), COREPOOL_OK);
     fixture_end(&fixture);
     peer_stop(&peer);
 }

@@ -1,8 +1,9 @@
 /* corepool/error.h: outcome codes and the detail text of the last failure.
  *
- * Every call that can fail returns an int: COREPOOL_OK, a positive outcome that its documentation names, or
- * a negative code from the table below. In a child that fork has made every call about its parent's runtime, pools, leases and
- * loops is COREPOOL_EFORKED, and does nothing. Nothing in the library prints or aborts. Thread: any. Never blocks. */
+ * Every call that can fail returns an int: COREPOOL_OK, a positive outcome that its documentation names, or a negative code
+ * from the table below. In a child that fork has made every call about its parent's runtime, pools, leases and loops is
+ * COREPOOL_EFORKED (or what else says that there is none, such as -1 for a descriptor), and does nothing. Nothing in the
+ * library prints or aborts. Thread: any. Never blocks. */
 #ifndef COREPOOL_ERROR_H
 #define COREPOOL_ERROR_H
 

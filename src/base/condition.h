@@ -7,8 +7,8 @@
 
 #include "base/clock.h"
 
-/* Lets go of the lock until `changed`, which goes by the monotonic clock, was signalled. False: the deadline (CP_NEVER for none)
- * came first. No cancellation point: a thread that ended in here would keep the lock, and all that it has counted under it. */
+/* Lets go of the lock until `changed` was signalled. False: the deadline (CP_NEVER for none; else `changed` goes by the monotonic
+ * clock) came first. No cancellation point: a thread that ended in here would keep the lock, and all that it has counted under it. */
 static inline bool cp_condition_wait(pthread_cond_t *changed, pthread_mutex_t *lock, int64_t deadline_ns)
 {
     struct timespec until = {.tv_sec = deadline_ns / CP_NS_PER_S, .tv_nsec = deadline_ns % CP_NS_PER_S};

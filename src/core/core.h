@@ -217,7 +217,8 @@ uint64_t cp_core_draw(struct cp_core *core);
 void cp_core_next(struct cp_core *core, int64_t now_ns, struct cp_action *action);
 
 /* The same for a thread that is not the shard's and plays its manager: only what any thread may do (GRANT, REFUSE, SHELVE,
- * LISTEN, UNLISTEN). *left: set if something else is to be done, by cp_core_next. */
+ * LISTEN, UNLISTEN). *left: set if something else is to be done, by cp_core_next; an idle worker may be left to it beside
+ * requests, see cp_steal_outweighs. */
 void cp_core_next_anywhere(struct cp_core *core, int64_t now_ns, struct cp_action *action, bool *left);
 
 /* When cp_core_next is to be asked again though nothing happened; CP_NEVER: not. */

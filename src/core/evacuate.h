@@ -49,7 +49,7 @@ void cp_evacuate_taken(struct cp_want *want);
 /* A push has come back; CP_DO_ADOPT follows. */
 void cp_evacuate_returned(struct cp_core *core, struct cp_want *want);
 
-/* --- for core/core.c and core/steal.c --- */
+/* --- for core/decide.c and core/steal.c --- */
 
 /* Called before anything is decided. */
 void cp_evacuate_update(struct cp_core *core, int64_t now_ns);

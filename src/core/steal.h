@@ -184,7 +184,7 @@ bool cp_steal_brought(struct cp_core *core, cp_slot *slot, int64_t now_ns);
 void cp_steal_hold(struct cp_core *core, bool held);
 bool cp_steal_is_home(const struct cp_core *core);
 
-/* --- for core/core.c --- */
+/* --- for core/core.c and core/decide.c --- */
 
 /* Keeps what neighbours see up to date; called before anything is decided. */
 void cp_steal_update(struct cp_core *core, int64_t now_ns);

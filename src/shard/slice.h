@@ -15,7 +15,9 @@
  *     giver:    push on returned         then read `waiting`   → nudge if set
  *     manager:  set `waiting`            then empty returned (an exchange, also when it looks empty)
  *
- * Push and exchange change the same word, so one comes after the other and sees what went before it. (The model of the same protocol is tests/model/wait.pml.) */
+ * Push and exchange change the same word, so one comes after the other and sees what went before it. (The model of the same
+ * protocol is tests/model/wait.pml.) It is the same with CLOSED, and with PORTABLE, when a shard leaves its CPU: callers look
+ * at the list of an rseq shelf only. */
 #ifndef CP_SHARD_SLICE_H
 #define CP_SHARD_SLICE_H
 

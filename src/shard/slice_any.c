@@ -207,7 +207,7 @@ void cp_slice_return(cp_slot *slot, bool wake)
     cp_shard_hold(shard); /* once it is pushed the slot keeps nobody from stopping */
     push_returned(slice, slot);
     cp_point(GIVE_FOREIGN_PUSHED);
-    /* After the push: pairs with the manager's exchange after it has set `waiting`, CLOSED, or the slot's doom. */
+    /* After the push: pairs with the manager's exchange after it has set `waiting`, CLOSED, PORTABLE, or the slot's doom. */
     if (wake || cp_shelf_wants_returned(&slice->shelf) || atomic_load(&slot->item.doomed))
         cp_slice_nudge(slice);
     cp_shard_let_go(shard);

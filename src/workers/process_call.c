@@ -14,7 +14,7 @@
 
 static const struct cp_spawned *child_of(const corepool_lease_t *lease)
 {
-    if (!lease || !lease->worker || lease->worker->slice->cls != &corepool_process_class)
+    if (cp_thread_is_forked() || !lease || !lease->worker || lease->worker->slice->cls != &corepool_process_class)
         return NULL;
     return lease->resource;
 }
@@ -40,6 +40,8 @@ int corepool_process_stdout(const corepool_lease_t *lease)
 static int check_call(const struct cp_spawned *child, const void *request, size_t length, const char *reply,
                       size_t capacity, int64_t timeout_ms)
 {
+    if (cp_thread_is_forked())
+        return cp_fail(COREPOOL_EFORKED, "the child process is the parent process's");
     if (!child)
         return cp_fail(COREPOOL_EINVAL, "lease: not one of a child process");
     if (!request && length > 0)

@@ -43,8 +43,17 @@ const corepool_class_t corepool_stream_class = {
     .detach = cp_stream_detach,
 };
 
+static int forked(void)
+{
+    return cp_fail(COREPOOL_EFORKED, "the connection is the parent process's");
+}
+
 struct cp_stream *cp_stream_of(const corepool_lease_t *lease, const corepool_class_t *cls)
 {
+    if (cp_thread_is_forked()) {
+        forked();
+        return NULL;
+    }
     if (lease && lease->worker && lease->worker->slice->cls == cls)
         return lease->resource;
     cp_fail(COREPOOL_EINVAL, "lease: not one of class %s", cls->name);
@@ -109,6 +118,8 @@ int cp_stream_await(const struct cp_stream *stream, short events, int64_t deadli
 /* What both directions ask first; *stream is the lease's. */
 static int check_blocking(const corepool_lease_t *lease, int64_t timeout_ms, struct cp_stream **stream)
 {
+    if (cp_thread_is_forked())
+        return forked();
     if (corepool_shard_current())
         return cp_fail(COREPOOL_EDEADLK, "a shard cannot block on a stream: watch it instead");
     if (timeout_ms <= 0 && timeout_ms != COREPOOL_INFINITE)
