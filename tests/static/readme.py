@@ -7,7 +7,7 @@ import re
 import sys
 from pathlib import Path
 
-REQUIRED = ["tools/examples/child.c", "tools/examples/http.c", "tools/examples/quick.c"]
+REQUIRED = ["tools/examples/quick.c"]
 BLOCK = re.compile(r"^```c (\S+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
