@@ -114,24 +114,29 @@ Test(role, a_shard_does_not_stop_under_who_has_asked_it)
     laws_end();
 }
 
+static void expect_stop_waits_for(pthread_t inside)
+{
+    int status;
+    stop_runtime(&status);
+    cr_expect_eq(status, COREPOOL_OK);
+    cr_expect_eq(atomic_load(&stopped), 0, "the runtime may be destroyed while a call is inside");
+    pthread_join(inside, NULL);
+    laws_end();
+}
+
 /* It has pushed the worker, which stop waits for, and is about to look whether anybody wants to know. */
 Test(role, a_shard_does_not_stop_under_who_has_given_back_from_elsewhere)
 {
     laws_need_rseq();
     struct laws_count count = {0};
     struct giver giver = {.point = CP_POINT_GIVE_FOREIGN_PUSHED, .cpu = laws_need_second_cpu()};
-    int status;
     laws_start(NULL);
     corepool_pool_t pool = corepool_pool_at(laws_open(&laws_plain_class, &count, 2, 0), 0);
     laws_await_idle(pool, 1);
     giver.lease = laws_take(pool);
     pthread_create(&giver.thread, NULL, run_giver, &giver);
     laws_await_count(&stops, 1);
-    stop_runtime(&status);
-    cr_expect_eq(status, COREPOOL_OK);
-    cr_expect_eq(atomic_load(&stopped), 0, "the runtime may be destroyed while a checkin is inside");
-    pthread_join(giver.thread, NULL);
-    laws_end();
+    expect_stop_waits_for(giver.thread);
 }
 
 static void *destroy_runtime(void *runtime)
@@ -166,12 +171,19 @@ Test(role, a_child_that_is_forked_while_the_last_runtime_is_destroyed_may_start_
     cr_expect(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status 0x%x", (unsigned)status);
 }
 
-static void *wait_for_a_worker(void *arg)
+/* Waits until its pool is closed, and is stopped there on its way. */
+struct closed_out {
+    corepool_pool_t pool;
+    int point; /* -1: it is not stopped */
+    pthread_t thread;
+};
+
+static void *wait_for_the_close(void *arg)
 {
-    struct giver *waiter = arg;
-    stops_at = (int)waiter->point;
-    int status = laws_checkout(*(corepool_pool_t *)waiter->lease.resource, COREPOOL_INFINITE, &waiter->lease);
-    cr_expect_eq(status, COREPOOL_ECLOSED);
+    struct closed_out *waiter = arg;
+    corepool_lease_t lease;
+    stops_at = waiter->point;
+    cr_expect_eq(laws_checkout(waiter->pool, COREPOOL_INFINITE, &lease), COREPOOL_ECLOSED);
     return NULL;
 }
 
@@ -179,20 +191,15 @@ Test(role, a_shard_does_not_stop_under_who_is_told_that_it_stops)
 {
     struct laws_count count = {0};
     corepool_pool_t pool = laws_start_one(&laws_plain_class, &count, 1, 0);
-    struct giver waiter = {.point = CP_POINT_REQUEST_ENDED, .lease = {.resource = &pool}};
-    int status;
+    struct closed_out waiter = {.pool = pool, .point = CP_POINT_REQUEST_ENDED};
     laws_await_idle(pool, 1);
     corepool_lease_t lease = laws_take(pool);
-    pthread_create(&waiter.thread, NULL, wait_for_a_worker, &waiter);
+    pthread_create(&waiter.thread, NULL, wait_for_the_close, &waiter);
     laws_await_waiting(pool, 1);
     corepool_pool_close(pool, 0);
     laws_await_count(&stops, 1);
     cr_assert_eq(corepool_checkin(&lease), COREPOOL_OK);
-    stop_runtime(&status);
-    cr_expect_eq(status, COREPOOL_OK);
-    cr_expect_eq(atomic_load(&stopped), 0, "the runtime may be destroyed while a checkout is inside");
-    pthread_join(waiter.thread, NULL);
-    laws_end();
+    expect_stop_waits_for(waiter.thread);
 }
 
 static int refuse_once(void *pool_state, void *resource, void *command, void **client)
@@ -209,16 +216,11 @@ Test(role, a_shard_does_not_stop_under_who_looks_for_another_worker)
     corepool_class_t cls = laws_plain_class;
     cls.checkout = refuse_once;
     corepool_pool_t pool = laws_start_one(&cls, &count, 1, 0);
-    struct giver waiter = {.point = CP_POINT_LOOKS_FURTHER, .lease = {.resource = &pool}};
-    int status;
+    struct closed_out waiter = {.pool = pool, .point = CP_POINT_LOOKS_FURTHER};
     laws_await_idle(pool, 1);
-    pthread_create(&waiter.thread, NULL, wait_for_a_worker, &waiter);
+    pthread_create(&waiter.thread, NULL, wait_for_the_close, &waiter);
     laws_await_count(&stops, 1);
-    stop_runtime(&status);
-    cr_expect_eq(status, COREPOOL_OK);
-    cr_expect_eq(atomic_load(&stopped), 0, "the runtime may be destroyed while a checkout is inside");
-    pthread_join(waiter.thread, NULL);
-    laws_end();
+    expect_stop_waits_for(waiter.thread);
 }
 
 static int end_thread(void *pool_state, void *resource, void *command, void **client)
@@ -233,12 +235,12 @@ Test(role, a_thread_that_ends_in_a_callback_of_its_checkout_does_not_keep_the_ru
     struct laws_count count = {0};
     corepool_class_t cls = laws_plain_class;
     corepool_pool_t pool = laws_start_one(&cls, &count, 1, 0);
-    struct giver waiter = {.point = (enum cp_point)-1, .lease = {.resource = &pool}};
+    struct closed_out waiter = {.pool = pool, .point = -1};
     int status;
     laws_await_idle(pool, 1);
     corepool_lease_t lease = laws_take(pool);
     cls.checkout = end_thread;
-    pthread_create(&waiter.thread, NULL, wait_for_a_worker, &waiter);
+    pthread_create(&waiter.thread, NULL, wait_for_the_close, &waiter);
     laws_await_waiting(pool, 1);
     cr_assert_eq(corepool_checkin(&lease), COREPOOL_OK);
     pthread_join(waiter.thread, NULL);

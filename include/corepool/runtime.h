@@ -84,9 +84,8 @@ COREPOOL_PUBLIC int corepool_runtime_stop(corepool_runtime_t *runtime, int64_t t
 
 /* Frees a stopped runtime; pool handles, leases and requests of it must not be used afterwards. Checkins, and checkouts that
  * waited, of other threads may still be returning from what stop has waited for (not checkins on the portable shelf). NULL is
- * allowed. Returns COREPOOL_OK;
- * COREPOOL_EBUSY, and does nothing, when it is not stopped, or when an attached loop has not been detached and run since;
- * COREPOOL_EDEADLK on a shard. */
+ * allowed. Returns COREPOOL_OK; COREPOOL_EBUSY, and does nothing, when it is not stopped, or when an attached loop has not been
+ * detached and run since; COREPOOL_EDEADLK on a shard. */
 COREPOOL_PUBLIC int corepool_runtime_destroy(corepool_runtime_t *runtime);
 
 /* The number of shards. Thread: any. */

@@ -172,7 +172,7 @@ void cp_core_opened(struct cp_core *core, cp_slot *slot)
     core->failures = 0;
     core->open_not_before = INT64_MIN;
     if (GET(core->live) + GET(core->opening) > cp_core_stock(core)) /* somebody has wanted a place that was closed as idle */
-        core->unstocked -= core->unstocked > 0;
+        cp_core_restock(core);
     cp_look_opened(core, slot);
     if (core->warming <= GET(core->live))
         core->warming = 0;
@@ -330,6 +330,11 @@ void cp_core_close(struct cp_core *core, uint8_t reason)
 void cp_core_stock_less(struct cp_core *core)
 {
     core->unstocked += !core->options.lazy && core->unstocked < core->target;
+}
+
+void cp_core_restock(struct cp_core *core)
+{
+    core->unstocked -= core->unstocked > 0;
 }
 
 /* --- check ----------------------------------------------------------------------------------------------------------- */

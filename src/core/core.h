@@ -203,10 +203,11 @@ void cp_core_close(struct cp_core *core, uint8_t reason);
 bool cp_core_brings_oldest(const struct cp_core *core);
 
 /* For the core's own files: how many workers are to be open though no request wants them; an idle worker's place need not be
- * filled again before a request wants it; the idle slot in the manager's hands that is so for longest (there is one), looked
- * at or taken, and back to where it was; the end of the first that is doomed (there is one); the next random number. */
+ * filled again before a request wants it, and one such place less, as it was filled or has left; the idle slot in the manager's
+ * hands that is so for longest (there is one), looked at or taken, and back to where it was; the end of the first that is doomed (there is one); the next random number. */
 uint32_t cp_core_stock(const struct cp_core *core);
 void cp_core_stock_less(struct cp_core *core);
+void cp_core_restock(struct cp_core *core);
 cp_slot *cp_core_oldest_idle(const struct cp_core *core);
 void cp_core_terminate_next(struct cp_core *core, struct cp_action *action);
 cp_slot *cp_core_take_oldest_idle(struct cp_core *core);

@@ -152,7 +152,7 @@ static bool put_by(struct cp_core *core)
         ADD(core->vacant, -1u);
         ADD(core->quota, -1u);
         end_change(core);
-        core->unstocked -= core->unstocked > 0; /* it was not to be filled without need */
+        cp_core_restock(core);
         any = true;
     }
     return any;

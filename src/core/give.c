@@ -9,8 +9,8 @@
 /* --- who presses more ------------------------------------------------------------------------------------------------ */
 
 /* Whether the asker is so much worse off that the giver's own requests stand back for one unit: twice as many wait for each
- * worker there as it would be here, afterwards. Not both ways at once, so a unit does not go to and fro. Who has no place at all gets one
- * from whoever has two: nobody starves for ever beside a queue. */
+ * worker there as it would be here, afterwards. Not both ways at once, so a unit does not go to and fro. Who has no place at
+ * all gets one from whoever has two: nobody starves for ever beside a queue. */
 bool cp_give_outweighs(const struct cp_core *asker, const struct cp_core *giver)
 {
     uint64_t mine = GET(giver->quota), theirs = GET(asker->quota);
@@ -136,7 +136,7 @@ void cp_steal_move_place(struct cp_core *core, struct cp_want *want)
     ADD(core->quota, -1u);
     ADD(core->given, 1);
     end_change(core);
-    core->unstocked -= core->unstocked > 0; /* it was not to be filled without need */
+    cp_core_restock(core);
     want->places++;
 }
 
@@ -189,6 +189,12 @@ static bool is_urgent(const struct cp_core *core, const struct cp_want *want, in
 static bool is_retiring(const struct cp_core *core)
 {
     return core->doomed + GET(core->closing) > 0;
+}
+
+/* Whether a bound worker is to go for the want, cold or not. */
+static bool may_retire(const struct cp_core *core, const struct cp_want *want, int64_t now_ns)
+{
+    return !is_retiring(core) && is_urgent(core, want, now_ns);
 }
 
 static bool retire(struct cp_core *core, struct cp_action *action)
@@ -247,7 +253,7 @@ static bool give_pressed(struct cp_core *core, struct cp_want *want, int64_t now
         cp_steal_move_place(core, want);
         return answer(want, action);
     }
-    bool retires = !core->options.movable && core->idle && !is_retiring(core) && is_urgent(core, want, now_ns);
+    bool retires = !core->options.movable && core->idle && may_retire(core, want, now_ns);
     return retires && retire(core, action);
 }
 
@@ -264,7 +270,7 @@ static bool is_to_weigh(struct cp_want *want, int64_t now_ns)
 static bool would_give(const struct cp_core *core, const struct cp_want *want, int64_t now_ns)
 {
     return core->options.movable ? is_needed(want) && cp_give_outweighs(want->asker, core)
-                                 : !is_retiring(core) && is_urgent(core, want, now_ns);
+                                 : may_retire(core, want, now_ns);
 }
 
 /* It is in a callback, say. */
@@ -319,8 +325,7 @@ bool cp_steal_listens(const struct cp_core *core, int64_t now_ns)
 {
     if (!may_give(core))
         return false;
-    return core->options.movable ||
-           (!is_retiring(core) && is_urgent(core, cp_want_first(&core->steal.asked), now_ns));
+    return core->options.movable || may_retire(core, cp_want_first(&core->steal.asked), now_ns);
 }
 
 /* --- for core/steal.c ----------------------------------------------------------------------------------------------------------- */

@@ -61,8 +61,8 @@ void cp_look_init(struct cp_core *core);
 /* The slot's worker became ready at slot->since. */
 void cp_look_opened(struct cp_core *core, cp_slot *slot);
 
-/* For core/steal.c and core/give.c. Since when, by the looks, the idle slot's worker is idle; whether its next lease begins with the class's
- * validate; and both for the slot that adopts it. */
+/* For core/steal.c and core/give.c. Since when, by the looks, the idle slot's worker is idle; whether its next lease begins
+ * with the class's validate; and both for the slot that adopts it. */
 int64_t cp_look_idle_since(const cp_slot *slot, int64_t now_ns);
 bool cp_look_validates(const cp_slot *slot);
 void cp_look_adopted(cp_slot *slot, int64_t seen_at, bool validate);

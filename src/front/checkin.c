@@ -94,14 +94,21 @@ int cp_lease_end(corepool_lease_t *lease, struct cp_thread *self, uint32_t reaso
     return COREPOOL_OK;
 }
 
-/* What every ending checks first. */
-static int check_lease(const corepool_lease_t *lease, struct cp_thread **self)
+int cp_lease_check(const corepool_lease_t *lease)
 {
-    int code;
     if (cp_unlikely(!lease))
         return cp_fail(COREPOOL_EINVAL, "lease: NULL");
     if (cp_unlikely(!lease->worker))
         return cp_fail(COREPOOL_ESTALE, "the lease is zero: ended before, or never filled by a checkout");
+    return COREPOOL_OK;
+}
+
+/* What every ending checks first. */
+static int check_lease(const corepool_lease_t *lease, struct cp_thread **self)
+{
+    int code = cp_lease_check(lease);
+    if (cp_unlikely(code != COREPOOL_OK))
+        return code;
     *self = cp_thread_self(&code);
     return cp_likely(*self != NULL) ? COREPOOL_OK : code;
 }

@@ -131,4 +131,7 @@ int cp_checkout_timed_out(const struct cp_checkout *checkout, int64_t timeout_ms
 /* Handle, timeout and thread; fills in checkout. */
 int cp_checkout_begin(struct cp_checkout *checkout, corepool_pool_t pool, const corepool_checkout_options_t *options);
 
+/* OK, or EINVAL and ESTALE for what is no lease at all, with detail. Thread: any. */
+int cp_lease_check(const corepool_lease_t *lease);
+
 #endif

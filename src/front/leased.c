@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 #include "core/verdict.h"
-#include "front/runtime.h"
+#include "front/checkout.h"
 #include "shard/lease.h"
 
 static int stale(void)
@@ -18,15 +18,6 @@ static int stale(void)
 static bool is_stale(const corepool_lease_t *lease)
 {
     return atomic_load_explicit(&lease->worker->item.stamp, memory_order_acquire) != lease->generation;
-}
-
-static int check_lease(const corepool_lease_t *lease)
-{
-    if (!lease)
-        return cp_fail(COREPOOL_EINVAL, "lease: NULL");
-    if (!lease->worker)
-        return cp_fail(COREPOOL_ESTALE, "the lease is zero: ended before, or never filled by a checkout");
-    return COREPOOL_OK;
 }
 
 /* Runs fn(shard, arg) on the worker's shard: here, if the caller is that. */
@@ -75,7 +66,7 @@ int corepool_update(const corepool_lease_t *lease, void *message)
     struct update update = {.lease = lease, .message = message};
     if (lease && cp_thread_is_forked())
         return cp_fail(COREPOOL_EFORKED, "the runtime belongs to the parent process");
-    int status = check_lease(lease);
+    int status = cp_lease_check(lease);
     return status == COREPOOL_OK ? call_home(lease, "corepool_update", update_on_shard, &update) : status;
 }
 
@@ -105,7 +96,7 @@ static int detach_on_shard(struct corepool_shard *shard, void *arg)
 int corepool_detach(corepool_lease_t *lease, void **resource)
 {
     struct detach detach = {.lease = lease};
-    int status = check_lease(lease), code;
+    int status = cp_lease_check(lease), code;
     if (resource)
         *resource = NULL;
     else if (lease)

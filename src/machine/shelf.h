@@ -314,7 +314,7 @@ static inline bool cp_shelf_wants_manager(const struct cp_shelf *shelf)
  * set the flag, so that a giver who pushed before sees the flag, or the manager sees the push. */
 static inline bool cp_shelf_wants_returned(const struct cp_shelf *shelf)
 {
-    return cp_shelf_wants_manager(shelf) || atomic_load_explicit(&shelf->flags, memory_order_seq_cst) & CP_SHELF_PORTABLE;
+    return atomic_load_explicit(&shelf->flags, memory_order_seq_cst) & (CP_SHELF_WAITING | CP_SHELF_CLOSED | CP_SHELF_PORTABLE);
 }
 
 /* About how many restarts of sequences by the kernel since the program began: tells a stress that it stressed. */
